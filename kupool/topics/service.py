@@ -1,4 +1,4 @@
-"""Topics for those who write and read: checks, batches, partitions, long polls.
+"""Topics for those who write and read: produce, fetch, long polls.
 
 An engine stores batches; this makes them of records, and records of them. It refuses what is not
 valid before anything is stored.
@@ -18,13 +18,11 @@ from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from kupool.timing.waiting import Waiters
-from kupool.topics.batches import MOST_RECORDS, Compression, RecordCodec
-from kupool.topics.compression import PLAIN
+from kupool.topics.batch_maker import IN_THREAD, BatchMaker, Prepared, Writing
+from kupool.topics.batches import RecordCodec
 from kupool.topics.errors import (
-    BatchTooLarge,
     CorruptBatch,
     InvalidTopic,
-    RecordTooLarge,
     TooManyTopics,
     TopicError,
     UnknownPartition,
@@ -33,18 +31,12 @@ from kupool.topics.errors import (
 )
 from kupool.topics.interfaces import (
     Append,
-    CompactionKey,
-    Content,
     PartitionExtent,
     StoredBatch,
 )
 from kupool.topics.partition import Partition
-from kupool.topics.partitioners import KeyHashes, Partitioner
-from kupool.topics.records import NewRecord, Record, Stamp, content_hash, key_hash, sizes_of
+from kupool.topics.records import NewRecord, Record, Stamp
 from kupool.topics.settings import MOST_PARTITIONS, TopicSettings, check_name
-
-#: Bytes from which a batch is encoded and decoded in a thread, if that compresses it.
-IN_THREAD = 16 * 1024
 
 #: Runs a function in a thread; returns a Deferred of its result.
 RunInThread = Callable[[Callable[[], Any]], Deferred[Any]]
@@ -73,27 +65,6 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     offset: int
 
 
-class Writing(NamedTuple):
-    """Records to write to a topic; see :meth:`Topics.produce` for the rest."""
-
-    topic: str
-    records: Sequence[NewRecord]
-    partition: int | None = None
-    stamp: Stamp | None = None
-
-
-class Prepared(NamedTuple):
-    """What was checked: the batches of a topic, each a partition and the indices of its records.
-
-    ``slow`` says that ``encode`` should run in a thread.
-    """
-
-    topic: str
-    batches: Sequence[tuple[int, Sequence[int]]]
-    encode: Callable[[], list[Append]]
-    slow: bool
-
-
 class Fetched(NamedTuple):
     """Records that were read, in order, and the offset to read next."""
 
@@ -107,47 +78,6 @@ class TopicDescription(NamedTuple):
     name: str
     settings: TopicSettings
     partitions: Sequence[PartitionExtent]
-
-
-class _TopicWriter:
-    """How records are written to a topic, as long as its settings are these."""
-
-    def __init__(
-        self, name: str, settings: TopicSettings, batch_bytes: int, *, partitioner: Partitioner
-    ) -> None:
-        self.settings = settings
-        #: Whether a batch is made of any records, and encoded at once.
-        self.plain = not (settings.dedups or settings.compacts) and settings.compression == PLAIN
-        #: Encoded records of so many bytes are small enough, together and each.
-        self.one_batch = min(settings.max_record, batch_bytes)
-        self.partitioner = partitioner
-        self.compression = Compression(settings.compression, settings.compression_threshold)
-        self.partitions = [Partition(name, number) for number in range(settings.partitions)]
-
-    def numbers(self, job: Writing) -> list[int]:
-        """Return the partition of each record; raises :class:`UnknownPartition`."""
-        count, partitioner = self.settings.partitions, self.partitioner
-        if job.partition is not None:
-            if not 0 <= job.partition < count:
-                raise UnknownPartition(job.topic, job.partition, count)
-            return [job.partition] * len(job.records)
-        if self.settings.dedups:  # the same content has to go to the same partition
-            return [
-                partitioner.choose(record.key, count)
-                if record.key is not None and partitioner.by_key
-                else int.from_bytes(content_hash(record)) % count
-                for record in job.records
-            ]
-        if job.stamp is None:
-            return [partitioner.choose(record.key, count) for record in job.records]
-        # Sent again, each has to go to the same partition.
-        other = job.stamp.sequence % count
-        return [
-            other
-            if record.key is None or not partitioner.by_key
-            else partitioner.choose(record.key, count)
-            for record in job.records
-        ]
 
 
 class Topics:
@@ -172,13 +102,12 @@ class Topics:
         self._clock = clock
         self._wall = wall
         self._run_in_thread = run_in_thread
-        self._random = random
         self._limits = limits
-        self._most_records = min(limits.batch_records, MOST_RECORDS)
+        self._maker = BatchMaker(
+            wall, random, most_records=limits.batch_records, most_bytes=limits.batch_bytes
+        )
         self._codec = RecordCodec()
         self._decoders = dict(decoders or {})
-        self._hashes = KeyHashes()
-        self._writers: dict[str, _TopicWriter] = {}
         #: While batches of a topic are encoded in a thread, later ones wait behind them.
         self._turns: dict[str, DeferredLock] = {}
         #: Those who wait for new records of a partition.
@@ -225,7 +154,7 @@ class Topics:
         if settings.partitions != before.partitions:
             self._check_partitions(settings)
         await self.engine.change(name, settings)
-        self._writers.pop(name, None)
+        self._maker.forget(name)
 
     def _check_partitions(self, settings: TopicSettings) -> None:
         most = self._limits.partitions
@@ -239,7 +168,7 @@ class Topics:
         """
         gone: Deferred[None] = self.engine.delete(name)
         if self.engine.topic(name) is None:
-            self._writers.pop(name, None)
+            self._maker.forget(name)
             for place in [each for each in self._waiting if each.topic == name]:
                 self.tell(place)
         return gone
@@ -290,7 +219,10 @@ class Topics:
             known = self.engine.topic(topic) is not None
             return succeed([]) if known else fail(UnknownTopic(topic))
         try:
-            one = None if stamp is not None else self._one_batch(topic, records, partition)
+            settings = self._settings(topic)
+            one = None
+            if stamp is None and topic not in self._turns:
+                one = self._maker.one(topic, settings, records, partition=partition)
             if one is not None:
                 appended: Deferred[list[int]] = self.engine.append([one])
                 return appended.addCallback(self._one_written, one)
@@ -298,30 +230,6 @@ class Topics:
         except TopicError as error:
             return fail(error)
         return self._append([prepared]).addCallback(self._written, prepared)
-
-    def _one_batch(
-        self, topic: str, records: Sequence[NewRecord], partition: int | None
-    ) -> Append | None:
-        """Return the batch that records make, if nothing but its size has to be checked; else None.
-
-        Most calls are of this kind, and this is several times as fast as :meth:`prepare`.
-        """
-        writer, count = self._writer(topic), len(records)
-        if not writer.plain or topic in self._turns:
-            return None
-        if partition is None:
-            if count > 1:
-                return None
-        elif not 0 <= partition < len(writer.partitions):
-            return None
-        payload = self._codec.payload(records)
-        if len(payload) > writer.one_batch or count > self._most_records:
-            return None
-        if partition is None:
-            partition = writer.partitioner.choose(records[0].key, len(writer.partitions))
-        made = f"{self._random.getrandbits(96):024x}", int(self._wall() * 1000)
-        body = self._codec.encode_payload(payload, count, made, compression=writer.compression)
-        return Append(writer.partitions[partition], count, body)
 
     def _one_written(self, bases: Sequence[int], one: Append) -> list[Written]:
         """Return the place of each record of a batch, and tell those who wait for some."""
@@ -352,35 +260,6 @@ class Topics:
         appended: Deferred[list[int]] = self.engine.append(_encoded(prepared))
         return appended
 
-    def prepare(self, writing: Writing) -> Prepared:
-        """Check what is to be written, and choose the partitions; writes nothing.
-
-        Raises :class:`UnknownTopic`, :class:`UnknownPartition`, :class:`RecordTooLarge` and
-        :class:`BatchTooLarge`.
-        """
-        topic, records = self._writer(writing.topic), writing.records
-        settings, payload = topic.settings, self._codec.payload(records)
-        sizes: list[int] | None = None
-        if len(payload) > topic.one_batch:
-            sizes = sizes_of(records)
-            if max(sizes) > settings.max_record:
-                raise RecordTooLarge(writing.topic, max(sizes), settings.max_record)
-        batches = self._batches(writing, topic, sizes)
-        slow = settings.compression != PLAIN and len(payload) >= IN_THREAD
-        encode = partial(self._encode, writing, topic, batches, payload)
-        return Prepared(writing.topic, batches, encode, slow)
-
-    def _writer(self, name: str) -> _TopicWriter:
-        """Return how records are written to a topic, by its settings now."""
-        settings = self._settings(name)
-        writer = self._writers.get(name)
-        if writer is None or writer.settings is not settings:
-            partitioner = Partitioner(settings.partitioner, self._random, self._hashes)
-            writer = self._writers[name] = _TopicWriter(
-                name, settings, self._limits.batch_bytes, partitioner=partitioner
-            )
-        return writer
-
     def _all_written(
         self, bases: Sequence[int], prepared: Sequence[Prepared]
     ) -> list[list[Written]]:
@@ -399,6 +278,14 @@ class Topics:
             for offset, member in enumerate(members, base)
         }
         return [places[index] for index in range(len(places))]
+
+    def prepare(self, writing: Writing) -> Prepared:
+        """Check what is to be written, and choose the partitions; writes nothing.
+
+        Raises :class:`UnknownTopic`, :class:`UnknownPartition`, :class:`RecordTooLarge` and
+        :class:`BatchTooLarge`.
+        """
+        return self._maker.prepare(writing, self._settings(writing.topic))
 
     async def _append_in_turn(
         self, topics: Sequence[str], prepared: Sequence[Prepared]
@@ -420,79 +307,6 @@ class Topics:
                 if not turn.locked:
                     self._turns.pop(topic, None)
         return await appended
-
-    def _batches(
-        self, job: Writing, topic: _TopicWriter, sizes: Sequence[int] | None
-    ) -> list[tuple[int, Sequence[int]]]:
-        """Return the batches to make: the partition of each, and the indices of its records.
-
-        ``sizes`` are those of the records, None if all of them are small enough for one batch.
-        """
-        settings = topic.settings
-        # What is compacted is dropped record by record.
-        most_records = 1 if settings.compacts else self._most_records
-        most_bytes = self._limits.batch_bytes
-        numbers = topic.numbers(job)
-        if settings.dedups:  # each by itself may be a repeated one
-            return [(number, (index,)) for index, number in enumerate(numbers)]
-        count = len(numbers)
-        if sizes is None:
-            sizes, small = [0] * count, count <= most_records
-        else:
-            small = count <= most_records and sum(sizes) <= most_bytes
-        if small and numbers.count(numbers[0]) == count:
-            return [(numbers[0], range(count))]
-        batches: list[tuple[int, Sequence[int]]] = []
-        newest: dict[int, list[int]] = {}
-        filled: dict[int, int] = {}
-        for index, number in enumerate(numbers):
-            full = number in newest and (
-                len(newest[number]) >= most_records or filled[number] + sizes[index] > most_bytes
-            )
-            if full and job.stamp is not None:
-                raise BatchTooLarge(job.topic, number, records=most_records, size=most_bytes)
-            if full or number not in newest:
-                newest[number], filled[number] = [], 0
-                batches.append((number, newest[number]))
-            newest[number].append(index)
-            filled[number] += sizes[index]
-        return batches
-
-    def _encode(
-        self,
-        job: Writing,
-        topic: _TopicWriter,
-        batches: Sequence[tuple[int, Sequence[int]]],
-        payload: bytes,
-    ) -> list[Append]:
-        """Return the batches; ``payload`` is that of all records."""
-        settings, records = topic.settings, job.records
-        now = int(self._wall() * 1000)
-        appends = []
-        for number, members in batches:
-            if len(batches) > 1:
-                records = [job.records[index] for index in members]
-                payload = self._codec.payload(records)
-            made = f"{self._random.getrandbits(96):024x}", now
-            body = self._codec.encode_payload(
-                payload, len(records), made, compression=topic.compression
-            )
-            place = topic.partitions[number]
-            if settings.dedups:  # which makes a stamp needless: what is sent again has its content
-                digest = content_hash(records[0])
-                content = Content(digest, settings.dedup_window, settings.dedup_time)
-                appends.append(Append(place, 1, body, content=content))
-            elif settings.compacts:
-                appends.append(Append(place, 1, body, job.stamp, key=self._key_of(records[0])))
-            else:
-                appends.append(Append(place, len(members), body, job.stamp))
-        return appends
-
-    def _key_of(self, record: NewRecord) -> CompactionKey:
-        """Return what compaction goes by: a record without a key replaces no other."""
-        if record.key is None:
-            return CompactionKey(self._random.randbytes(16), passing=True)
-        return CompactionKey(key_hash(record.key), passing=not record.value)
 
     def tell(self, partition: Partition) -> None:
         """Tell those who wait for records of a partition that there are some."""
@@ -618,6 +432,7 @@ def _encoded(prepared: Sequence[Prepared]) -> list[Append]:
 
 
 __all__ = [
+    "IN_THREAD",
     "DecodeBatch",
     "Fetched",
     "Prepared",

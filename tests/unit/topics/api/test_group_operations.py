@@ -111,8 +111,8 @@ class GroupOperationsTests(TopicApiCase):
             ],
         )
         wanted = [
-            {**P0, "committed": 2, "lag": 1, "owner": "m"},
-            {**P1, "committed": None, "lag": 1, "owner": "m"},
+            {**P0, "committed": 2, "lag": 1, "lag_ms": 250, "owner": "m"},
+            {**P1, "committed": None, "lag": 1, "lag_ms": 250, "owner": "m"},
         ]
         for shown, position in zip(found["positions"], wanted, strict=True):
             self.assertEqual({name: shown[name] for name in position}, position)
