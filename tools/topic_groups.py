@@ -119,8 +119,8 @@ class GroupTrial:
         self._started = 0
         self.timeout = 5.0
         self.changes: Counter[str] = Counter()
-        #: Seconds from each change until all partitions had owners that work.
-        self.ownerless: list[float] = []
+        #: Seconds from each change until all partitions had owners that work, and what was done.
+        self.ownerless: list[tuple[float, str]] = []
         self.problems: list[str] = []
 
     def calls(self) -> TopicCalls:
@@ -172,8 +172,8 @@ class GroupTrial:
             self._members[name].send_signal(signal.SIGCONT)
             del self._frozen[name]
 
-    def change(self) -> None:
-        """Do one thing that is possible now."""
+    def change(self) -> str:
+        """Do one thing that is possible now; returns what."""
         possible: list[Callable[[], None]] = []
         if len(self._members) < MEMBERS:
             possible += [self.join, self.join]
@@ -182,15 +182,16 @@ class GroupTrial:
         chosen = self._chance.choice(possible)
         self.changes[chosen.__name__] += 1
         chosen()
+        return chosen.__name__
 
-    def wait_for_owners(self, generations: Generations) -> None:
+    def wait_for_owners(self, generations: Generations, done: str) -> None:
         """Wait until all partitions have owners that work, and note how long that took."""
         began = time.monotonic()
         while time.monotonic() < began + 12 * self.timeout:
             looked, owners = generations.owners
             complete = looked > began and len(owners) == PARTITIONS
             if complete and set(owners.values()) <= set(self.working):
-                self.ownerless.append(looked - began)
+                self.ownerless.append((looked - began, done))
                 return
             if generations.problem:
                 break
@@ -227,6 +228,8 @@ def run(folder: Path, seconds: float, chance: random.Random, rate: int = 200) ->
             generations.end()
             trial.end()
         trial.problems += [each.problem for each in (numbers, generations) if each.problem]
+        paused = [line for line in daemon.lines if "did not run" in line or "paused" in line]
+        print(*paused, sep="\n", end="\n" if paused else "")
         _compare(trial, folder, numbers.written, generations.seen)
         return trial
 
@@ -246,9 +249,8 @@ def _change_members(trial: GroupTrial, generations: Generations, seconds: float)
     chance = trial._chance
     said = time.monotonic()
     while time.monotonic() < until:
-        for _ in range(chance.choice((1, 1, 2))):
-            trial.change()
-        trial.wait_for_owners(generations)
+        done = [trial.change() for _ in range(chance.choice((1, 1, 2)))]
+        trial.wait_for_owners(generations, " and ".join(done))
         pause = time.monotonic() + chance.random() * 2
         while time.monotonic() < pause:
             trial.thaw(time.monotonic())
@@ -327,11 +329,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="topic-groups-") as folder:
         chance = random.Random(options.seed)
         trial = run(Path(folder), options.minutes * 60, chance, options.rate)
-    longest = max(trial.ownerless, default=0.0)
-    if longest > trial.timeout:
-        trial.problems.append(
-            f"partitions had no owner for {longest:.2f} s, the session timeout is {trial.timeout:g}"
-        )
+    longest, _ = max(trial.ownerless, default=(0.0, ""))
+    for seconds, done in trial.ownerless:
+        if seconds > trial.timeout:
+            trial.problems.append(
+                f"after {done} partitions had no owner for {seconds:.2f} s, "
+                f"the session timeout is {trial.timeout:g}"
+            )
     print(
         f"{dict(trial.changes)}; all partitions owned after at most {longest:.2f} s; "
         f"problems {len(trial.problems)}"

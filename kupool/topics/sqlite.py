@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -45,6 +46,9 @@ T = TypeVar("T")
 
 #: The default of ``flush_interval``, in seconds.
 FLUSH_INTERVAL = 5.0
+
+#: The most seconds between two parts of what is dropped.
+LONGEST_PAUSE = 0.1
 
 
 class _KnownPartition(NamedTuple):
@@ -328,21 +332,36 @@ class SqliteTopics:
         dropped = 0
         for topic in list(self._topics.values()):
             for key in topic.partitions:
-                trim = partial(retention.trim_part, key=key, settings=topic.settings, age=age)
-                # Need not be durable: what comes back is dropped again.
-                while (count := await self._write(trim, durable=False)) is not None:
-                    dropped += count
+                dropped += await self._in_parts(
+                    partial(retention.trim_part, key=key, settings=topic.settings, age=age)
+                )
         return dropped
+
+    async def _in_parts(self, part: Callable[[sqlite3.Connection], int | None]) -> int:
+        """Drop batches a part at a time, until ``part`` returns None; returns how many records.
+
+        After each part it waits as long as that took: those who append have at least half of the
+        writer's time. Nothing of it is durable at once: what comes back is dropped again.
+        """
+        dropped = 0
+        while True:
+            began = self._clock.seconds()
+            count = await self._write(part, durable=False)
+            if count is None:
+                return dropped
+            dropped += count
+            pause = min(LONGEST_PAUSE, self._clock.seconds() - began)
+            if pause > 0:
+                await deferLater(self._clock, pause)
 
     def drop_below(self, partition: Partition, offset: int) -> Deferred[int]:
         """Drop the batches that end below an offset, or at it, a part at a time."""
-        return Deferred.fromCoroutine(self._drop_below(partition, offset))
-
-    async def _drop_below(self, partition: Partition, offset: int) -> int:
-        key, dropped = self._key(partition), 0
-        while count := await self._write(partial(retention.drop_part, key=key, offset=offset)):
-            dropped += count
-        return dropped
+        try:
+            key = self._key(partition)
+        except TopicError as error:
+            return fail(error)
+        part = partial(retention.drop_part, key=key, offset=offset)
+        return Deferred.fromCoroutine(self._in_parts(part))
 
     def delay(self, appends: Sequence[Append], due: int) -> Deferred[list[int]]:
         """Keep batches, and append them at a time or later."""

@@ -116,8 +116,11 @@ def _compact_part(connection: sqlite3.Connection, key: int, old: int | None) -> 
     return records
 
 
-def drop_part(connection: sqlite3.Connection, key: int, offset: int) -> int:
-    """Drop some of the batches that end below an offset, or at it; returns how many records."""
+def drop_part(connection: sqlite3.Connection, key: int, offset: int) -> int | None:
+    """Drop some of the batches that end below an offset, or at it.
+
+    Returns how many records, None if there are none.
+    """
     first, end = positions_of(key)
     due = connection.execute(
         "SELECT position, count, length(body) FROM batches WHERE position >= ? AND position < ? "
@@ -125,9 +128,9 @@ def drop_part(connection: sqlite3.Connection, key: int, offset: int) -> int:
         (first, min(end, first + offset), first + offset, AT_ONCE),
     ).fetchall()
     if not due:
-        return 0
+        return None
     _drop(connection, key, upto=due[-1][0], size=sum(size for _, _, size in due))
-    return sum(count for _, count, _ in due)
+    return sum(int(count) for _, count, _ in due)
 
 
 def _drop(connection: sqlite3.Connection, key: int, *, upto: int, size: int) -> None:

@@ -38,7 +38,7 @@ from kupool.topics.memory import BATCH_BYTES, MemoryTopics
 from kupool.topics.partition import Partition
 from kupool.topics.records import Stamp
 from kupool.topics.settings import TopicSettings
-from kupool.topics.sqlite import FLUSH_INTERVAL, SqliteTopics
+from kupool.topics.sqlite import FLUSH_INTERVAL, LONGEST_PAUSE, SqliteTopics
 from tests.servers.reactor import the_reactor
 
 P0, P1 = Partition("t", 0), Partition("t", 1)
@@ -546,6 +546,28 @@ class MemoryTopicsTests(TopicsContract, TestCase):
         self.assertEqual(await engine.append([Append(P0, 1, b"x")]), [3])
 
 
+class SlowClock:
+    """A clock on which pieces of work take these times, and others none; nobody waits for it."""
+
+    def __init__(self, *durations: float) -> None:
+        self._durations = list(durations)
+        self._now = 0.0
+        self._looks = 0
+        self.waits: list[float] = []
+
+    def seconds(self) -> float:
+        """Return the time; every second look is at the end of a piece of work."""
+        self._looks += 1
+        if self._looks % 2 == 0 and self._durations:
+            self._now += self._durations.pop(0)
+        return self._now
+
+    def callLater(self, delay: float, call: Any, *values: Any) -> Any:
+        """Note the delay, and call at once."""
+        self.waits.append(round(delay, 6))
+        return the_reactor().callLater(0, call, *values)
+
+
 class SqliteTopicsTests(TopicsContract, TestCase):
     """The engine in a SQLite file."""
 
@@ -607,6 +629,15 @@ class SqliteTopicsTests(TopicsContract, TestCase):
             "2 delayed records stay delayed by another day: partition t/0",
             str([formatEvent(event) for event in events]),
         )
+
+    async def test_half_of_the_time_is_for_those_who_append(self) -> None:
+        """Q-11: after each part that is dropped the engine waits as long as that took."""
+        engine = await self.engine(retention_bytes=1)
+        await gatherResults([engine.append([Append(P0, 1, b"x")]) for _ in range(50)])
+        slow = SlowClock(0.03, 9.0)
+        self.patch(engine, "_clock", slow)
+        self.assertEqual(await engine.trim(self.now), 49)
+        self.assertEqual(slow.waits, [0.03, LONGEST_PAUSE])
 
     async def test_when_a_topic_was_created(self) -> None:
         await self.engine()
