@@ -43,7 +43,8 @@ from kupool.migration.reports import Compared
 from kupool.migration.sqlite_log import SqliteLogSide
 from kupool.migration.sqlite_store import SqliteStore
 from kupool.migration.store import Store
-from kupool.migration.topic_move import TopicSide, forget_move
+from kupool.migration.topic_move import TopicSide
+from kupool.migration.topic_notes import forget_away
 from kupool.settings import Loaded, SettingError, Settings, StorageSettings, load, value_of
 from kupool.storage.database import Database, DatabaseUnusable
 from kupool.storage.database import connect as connect_file
@@ -159,7 +160,7 @@ def _undo(opened: _Opened, old: str, new: str) -> None:
     if topics is not None:
         topics.undo()
     else:
-        forget_move(side)
+        forget_away(side.file)
     say(f"The daemon starts with {old} again")
 
 

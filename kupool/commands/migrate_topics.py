@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kupool.commands.console import make_console, print_table, say
-from kupool.daemon.files import TOPIC_MOVE_FILE, TOPICS_FILE
+from kupool.daemon.files import TOPIC_MOVE_FILE, TOPICS_FILE, topics_kind
 from kupool.migration import CannotMove
 from kupool.migration.reports import Report
 from kupool.migration.topic_move import TopicMove, TopicsCopied, TopicSide
@@ -22,14 +22,21 @@ from kupool.topics.sqlite import SqliteTopics
 
 
 def topic_side(name: str, settings: Settings) -> TopicSide:
-    """Return where settings of a file keep topics."""
+    """Return where the settings of a file keep topics."""
     path = Path(settings.storage.data) / TOPICS_FILE
-    return TopicSide(str(Path(name).resolve()), str(path), "sqlite", path)
+    return TopicSide(str(Path(name).resolve()), str(path), topics_kind(settings), path)
 
 
 def moves_topics(old: TopicSide, new: TopicSide) -> bool:
-    """Return whether there are topics to move."""
-    return old.file.exists() and old.file.resolve() != new.file.resolve()
+    """Return whether there are topics to move; raises :class:`CannotMove` if they would be lost."""
+    if old.kind != "sqlite" or not old.file.exists():
+        return False
+    if new.kind == "sqlite":
+        return old.file.resolve() != new.file.resolve()
+    raise CannotMove(
+        f"{old.file} has topics, and topics is {new.kind!r} in {new.name}: move the file away if "
+        "they are not needed any more"
+    )
 
 
 def is_running(settings: Settings) -> bool:

@@ -12,13 +12,14 @@ from kupool.daemon.files import (
     STORE_FILE,
     TOPIC_MOVE_FILE,
     TOPICS_FILE,
+    topics_kind,
 )
 from kupool.daemon.parts import Parts
 from kupool.log import LogUnavailable
 from kupool.migration.left_behind import look
 from kupool.migration.notes import AWAY, INTO, LOG, SELECT_NOTES, MoveNote, refusal
-from kupool.migration.topic_progress import read_note
-from kupool.settings import LogSettings, StorageSettings
+from kupool.migration.topic_notes import moved_kind, read_note
+from kupool.settings import LogSettings, Settings, StorageSettings
 
 _COMMAND = (
     "'kupool migrate --from SETTINGS --to SETTINGS' moves it; to begin with an empty pool, move "
@@ -46,9 +47,6 @@ async def look_for_moves(storage: StorageSettings, log: LogSettings, parts: Part
         where = "the store" if parts.postgres is None else "the database"
         raise MovedAway(f"{where}: {reason}")
     folder = Path(storage.data)
-    topics = _moved_topics(folder)
-    if topics:
-        raise MovedAway(topics)
     found = look(folder / STORE_FILE, folder / LOG_FILE, folder / SPOOL_FILE)
     if log.kind == "sqlite" and found.spooled:
         raise MovedAway(
@@ -71,14 +69,21 @@ async def look_for_moves(storage: StorageSettings, log: LogSettings, parts: Part
     return lines
 
 
-def _moved_topics(folder: Path) -> str:
-    """Say why the topics of a folder must not be used; empty if they may be."""
-    for name, direction in ((TOPICS_FILE, AWAY), (TOPIC_MOVE_FILE, INTO)):
-        note = read_note(folder / name, direction)
-        reason = "" if note is None else refusal([note], {})
-        if reason:
-            return f"{folder / TOPICS_FILE}: {reason}"
-    return ""
+def look_for_moved_topics(settings: Settings) -> None:
+    """Read the notes about moves of topics, before anything is written to them.
+
+    Raises :class:`MovedAway` if they were moved away, or are not all here yet.
+    """
+    folder, kind = Path(settings.storage.data), topics_kind(settings)
+    notes = []
+    if kind == "sqlite":
+        notes.append(read_note(folder / TOPICS_FILE, AWAY))
+    into = read_note(folder / TOPIC_MOVE_FILE, INTO)
+    if into is not None and moved_kind(into) == kind:
+        notes.append(into)
+    reason = refusal(filter(None, notes), {})
+    if reason:
+        raise MovedAway(f"topics: {reason}")
 
 
 async def _notes(parts: Parts) -> Sequence[MoveNote]:
@@ -102,4 +107,4 @@ async def _is_empty(parts: Parts) -> bool:
     return not extent.holds_data
 
 
-__all__ = ["MovedAway", "look_for_moves"]
+__all__ = ["MovedAway", "look_for_moved_topics", "look_for_moves"]

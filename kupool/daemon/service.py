@@ -239,6 +239,7 @@ class Daemon:
         if parts.rooms is not None:
             await self._open("bus_url" if settings.bus.url.strip() else "mq_url", parts.rooms)
         if parts.topics is not None:
+            self._look_for_moved_topics()
             await self._open("data", parts.topics)
         self.status.enter("comparing")
         await self._look_for_moves()
@@ -263,6 +264,13 @@ class Daemon:
         if parts.topics is not None:
             parts.topics.started()
         self._announce()
+
+    def _look_for_moved_topics(self) -> None:
+        """Refuse to start if the topics were moved elsewhere."""
+        try:
+            moves.look_for_moved_topics(self.settings)
+        except moves.MovedAway as error:
+            raise self._about("data", error) from None
 
     async def _look_for_moves(self) -> None:
         """Refuse to start if the pool was moved elsewhere, and report other data that is here."""

@@ -24,6 +24,9 @@ from kupool.topics.records import Stamp, key_hash
 #: Bytes of bodies that are copied at once.
 CHUNK = 512 * 1024
 
+#: Of so many batches, the place of one is noted.
+MARKED = 256
+
 #: Batches that may have the marks of producers: no more are remembered, nor found.
 _NO_STAMPS: Mapping[int, Stamp] = {}
 
@@ -174,7 +177,9 @@ class TopicCopier:
             target_next=bases[-1] + last.records,
             copied=copy.copied.plus(found),
         )
-        self._progress.save(partition, advanced, (found[0].base, bases[0]))
+        marked = range(0, len(found), MARKED)
+        marks = [(found[place].base, bases[place]) for place in marked]
+        self._progress.save(partition, advanced, marks)
         self._report.advance(sum(batch.records for batch in found))
         return advanced
 
@@ -241,4 +246,4 @@ class TopicCopier:
             )
 
 
-__all__ = ["CHUNK", "TopicCopier"]
+__all__ = ["CHUNK", "MARKED", "TopicCopier"]

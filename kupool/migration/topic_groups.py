@@ -11,7 +11,6 @@ from typing import Any
 from twisted.internet.defer import gatherResults
 
 from kupool.migration import CannotMove
-from kupool.migration.topic_copy import CHUNK
 from kupool.migration.topic_progress import TopicMoveProgress
 from kupool.migration.topic_source import GroupState, TopicSource
 from kupool.topics.interfaces import StoredBatch
@@ -19,6 +18,9 @@ from kupool.topics.partition import Partition
 
 #: Generations and delayed batches that are written at once.
 _AT_ONCE = 256
+
+#: Bytes of bodies that are read at once to find a batch.
+_PIECE = 32 * 1024
 
 _Read = Callable[[int], Coroutine[Any, Any, Sequence[StoredBatch]]]
 
@@ -93,12 +95,12 @@ class GroupMover:
         return copy.target_next
 
     async def _read_source(self, partition: Partition, offset: int) -> Sequence[StoredBatch]:
-        return await self._source.read(partition, offset, CHUNK)
+        return await self._source.read(partition, offset, _PIECE)
 
     async def _read_target(self, partition: Partition, offset: int) -> Sequence[StoredBatch]:
         extent = (await self._target.extents(partition.topic))[partition.number]
         found: Sequence[StoredBatch]
-        found = await self._target.read(partition, max(offset, extent.low), CHUNK)
+        found = await self._target.read(partition, max(offset, extent.low), _PIECE)
         return found
 
     async def _move_delayed(self, topic: str) -> None:

@@ -22,9 +22,9 @@ from kupool.migration.notes import AWAY, INTO, MOVED, MOVING, UNDONE, MoveNote
 from kupool.migration.reports import Report
 from kupool.migration.topic_copy import TopicCopier
 from kupool.migration.topic_groups import GroupMover
-from kupool.migration.topic_progress import Tally, TopicMoveProgress, read_note
+from kupool.migration.topic_notes import forget_away, read_note, write_away
+from kupool.migration.topic_progress import Tally, TopicMoveProgress
 from kupool.migration.topic_source import TopicSource
-from kupool.storage.database import Database, connect
 from kupool.topics.partition import Partition
 
 #: A pass that copied fewer records was the last one while the daemon runs.
@@ -117,20 +117,12 @@ class TopicMove:
         """Let daemons start on the new side, and not on the old one; may be called again."""
         self._note(MOVED)
         if self._old.kind == "sqlite":
-            Database(None, self._old.file, "topics").check()
-            connection = connect(self._old.file)
-            try:
-                connection.execute(
-                    "INSERT OR REPLACE INTO migration (direction, other, state, progress, "
-                    "changed_at) VALUES (?, ?, ?, ?, ?)",
-                    MoveNote(AWAY, self._new.shown, MOVED, self._names(), int(self._wall())),
-                )
-            finally:
-                connection.close()
+            now = int(self._wall())
+            write_away(self._old.file, MoveNote(AWAY, self._new.shown, MOVED, self._names(), now))
 
     def undo(self) -> None:
         """Let daemons start on the old side again, and not on the new one."""
-        forget_move(self._old)
+        forget_away(self._old.file)
         if self._progress.note() is not None:
             self._note(UNDONE)
 
@@ -143,24 +135,4 @@ class TopicMove:
         return msgspec.json.encode(names).decode()
 
 
-def forget_move(side: TopicSide) -> None:
-    """Forget that the topics of a side were moved away."""
-    if read_note(side.file, AWAY) is None:
-        return
-    connection = connect(side.file)
-    try:
-        connection.execute("DELETE FROM migration WHERE direction = ?", (AWAY,))
-    finally:
-        connection.close()
-
-
-def moved_kind(note: MoveNote) -> str:
-    """Return the engine that topics are moved to."""
-    try:
-        found = msgspec.json.decode(note.progress)
-    except ValueError:
-        return ""
-    return str(found.get("kind", "")) if isinstance(found, dict) else ""
-
-
-__all__ = ["FEW", "TopicMove", "TopicSide", "TopicsCopied", "forget_move", "moved_kind"]
+__all__ = ["FEW", "TopicMove", "TopicSide", "TopicsCopied"]

@@ -6,8 +6,7 @@ is read from its beginning after an interruption. Every call blocks for a moment
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from struct import Struct
@@ -111,14 +110,14 @@ class TopicMoveProgress:
         return PartitionCopy(row[0], row[1], Tally(*row[2:6]), row[6], Tally(*row[7:]))
 
     def save(
-        self, partition: Partition, copy: PartitionCopy, mark: tuple[int, int] | None = None
+        self, partition: Partition, copy: PartitionCopy, marks: Sequence[tuple[int, int]] = ()
     ) -> None:
-        """Write how far a partition is; ``mark`` is the offset of a batch in source and target."""
+        """Write how far a partition is; a mark is the offset of a batch in source and target."""
         self._connection.execute("BEGIN IMMEDIATE")
-        if mark is not None:
-            self._connection.execute(
-                "INSERT OR REPLACE INTO copied_marks VALUES (?, ?, ?, ?)", (*partition, *mark)
-            )
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO copied_marks VALUES (?, ?, ?, ?)",
+            [(*partition, *mark) for mark in marks],
+        )
         self._connection.execute(
             f"INSERT OR REPLACE INTO copied_partitions (topic, number, {_COLUMNS}) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -148,19 +147,4 @@ class TopicMoveProgress:
         self._connection.close()
 
 
-def read_note(path: Path, direction: str) -> MoveNote | None:
-    """Return a note about a move of topics from a file; None without one. Blocks."""
-    if not path.exists():
-        return None
-    try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            rows = connection.execute(SELECT_NOTES).fetchall()
-        finally:
-            connection.close()
-    except sqlite3.Error:
-        return None
-    return next((note for note in map(MoveNote._make, rows) if note.direction == direction), None)
-
-
-__all__ = ["PartitionCopy", "Tally", "TopicMoveProgress", "read_note"]
+__all__ = ["PartitionCopy", "Tally", "TopicMoveProgress"]

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.migration import CannotMove
-from kupool.migration.topic_copy import TopicCopier
+from kupool.migration.topic_copy import MARKED, TopicCopier
 from kupool.migration.topic_groups import GroupMover
 from kupool.migration.topic_progress import TopicMoveProgress
 from kupool.topics.batches import Compression, RecordCodec
@@ -294,6 +294,13 @@ class GroupTests(MoveCase):
         self.assertEqual([self.mapped(n) for n in range(5, 20)], list(range(15)))
         self.run_(self.old.drop_below(P0, 14))
         self.assertEqual([self.mapped(n) for n in (5, 14, 16, 17, 19)], [8, 9, 11, 12, 14])
+
+    def test_positions_in_large_pieces(self) -> None:
+        """Of a piece with many batches some are noted, and the others found from there."""
+        self.append(*[2] * 3 * MARKED)
+        self.copy()
+        for number in (13, 14, 13 + 2 * MARKED, 12 + 2 * MARKED, 12 + 6 * MARKED):
+            self.assertEqual(self.mapped(number), number - 5)
 
     def test_groups(self) -> None:
         """Q-45, Q-46: positions are kept, generations go on, what was forgotten is forgotten."""
