@@ -44,6 +44,9 @@ from kupool.topics.settings import TopicSettings, check_change
 
 T = TypeVar("T")
 
+#: Seconds until the next attempt after a failed write.
+PROBE_DELAY = 1.0
+
 #: The default of ``flush_interval``, in seconds.
 FLUSH_INTERVAL = 5.0
 
@@ -97,6 +100,8 @@ class SqliteTopics:
         #: The time of the retention clock at the last trim of this process.
         self._trimmed_at: float | None = None
         self._problem = ""
+        self._probing: IDelayedCall | None = None
+        self._closing = False
 
     def open(self) -> Deferred[None]:
         """Open the file and make its tables."""
@@ -256,7 +261,15 @@ class SqliteTopics:
         if failure.check(DatabaseUnusable, DatabaseClosed, sqlite3.Error) is None:
             return failure
         self._problem = failure.getErrorMessage()
+        if self._probing is None and not self._closing:
+            self._probing = self._clock.callLater(PROBE_DELAY, self._probe)
         raise TopicsUnavailable(self._problem) from failure.value
+
+    def _probe(self) -> None:
+        """Check whether the file can be written again: nobody appends to what is not ready."""
+        self._probing = None
+        if self._problem:
+            self._write(touch).addErrback(lambda failure: failure.trap(TopicsUnavailable))
 
     def _flush_later(self) -> None:
         if self._flushing is None:
@@ -434,10 +447,14 @@ class SqliteTopics:
 
     def close(self) -> Deferred[None]:
         """Finish running work and close the file."""
+        self._closing = True
+        if self._probing is not None:
+            self._probing.cancel()
+            self._probing = None
         if self._flushing is not None:
             self._flushing.cancel()
             self._flush()
         return self._reader.close().addBoth(lambda _: self._database.close())
 
 
-__all__ = ["FLUSH_INTERVAL", "SqliteTopics"]
+__all__ = ["FLUSH_INTERVAL", "PROBE_DELAY", "SqliteTopics"]

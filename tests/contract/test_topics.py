@@ -38,7 +38,7 @@ from kupool.topics.memory import BATCH_BYTES, MemoryTopics
 from kupool.topics.partition import Partition
 from kupool.topics.records import Stamp
 from kupool.topics.settings import TopicSettings
-from kupool.topics.sqlite import FLUSH_INTERVAL, LONGEST_PAUSE, SqliteTopics
+from kupool.topics.sqlite import FLUSH_INTERVAL, LONGEST_PAUSE, PROBE_DELAY, SqliteTopics
 from tests.servers.reactor import the_reactor
 
 P0, P1 = Partition("t", 0), Partition("t", 1)
@@ -126,6 +126,16 @@ class TopicsContract:
         ):
             with self.assertRaisesRegex(UnknownPartition, "has no partition (2|-1): it has 2"):
                 await call()
+
+    async def test_a_batch_keeps_its_time(self) -> None:
+        """Q-37: one that is brought from elsewhere; times do not go back in a partition."""
+        engine = await self.engine()
+        for at in (1000, 3000, 2000, None):
+            await engine.append([Append(P0, 1, b"x", at=at)])
+        now = int(self.now * 1000)
+        found = await engine.read(P0, 0, 100)
+        self.assertEqual([batch.at for batch in found], [1000, 3000, 3000, now])
+        self.assertEqual(await engine.find(P0, 1001), 1)
 
     async def test_a_deleted_topic_leaves_nothing(self) -> None:
         """Q-26: neither records, nor what groups and producers have of it, come back."""
@@ -678,6 +688,26 @@ class SqliteTopicsTests(TopicsContract, TestCase):
         await self.database.run(lambda c: c.execute("PRAGMA max_page_count=1000000").fetchone())
         self.assertEqual(await engine.append([Append(P0, 1, b"c")]), [1])
         self.assertEqual(engine.problem(), "")
+
+    async def test_a_disk_that_takes_something_again(self) -> None:
+        """Q-15: that is noticed though nobody appends, as they do not to what is not ready."""
+        engine = await self.engine()
+        await self.database.run(lambda c: c.execute("PRAGMA max_page_count=1").fetchone())
+        with self.assertRaises(TopicsUnavailable):
+            await engine.append([Append(P0, 1, b"b" * 100_000)])
+        await self.database.run(lambda c: c.execute("PRAGMA max_page_count=1000000").fetchone())
+        self.assertIn("full", engine.problem())
+        self.clock.advance(PROBE_DELAY)
+        await self.database.run(lambda c: None)
+        self.assertEqual(engine.problem(), "")
+
+    async def test_a_closed_engine_does_not_look_again(self) -> None:
+        engine = await self.engine()
+        await self.database.run(lambda c: c.execute("PRAGMA max_page_count=1").fetchone())
+        with self.assertRaises(TopicsUnavailable):
+            await engine.append([Append(P0, 1, b"b" * 100_000)])
+        await engine.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_only_commits_that_have_to_wait_for_the_disk(self) -> None:
         """Q-10: always; within five seconds; when the system likes."""
