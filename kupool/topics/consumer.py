@@ -137,7 +137,7 @@ class GroupConsumer:
         #: Those who wait until more may be read.
         self._room: Waiters[None] = Waiters()
         self._paused = self._stopping = False
-        self._beating = False
+        self._beating = self._handing_out = False
         self._beat_timer: IDelayedCall | None = None
         self._commit_timer: IDelayedCall | None = None
 
@@ -351,11 +351,21 @@ class GroupConsumer:
     # -- processing
 
     def _process(self) -> None:
-        """Hand out the records that may be processed now."""
-        while (delivery := self._lanes.next()) is not None:
-            self._busy[delivery.partition] = self._busy.get(delivery.partition, 0) + 1
-            self._under_way.begin()
-            self._attempt(delivery)
+        """Hand out the records that may be processed now.
+
+        A handler that is done at once ends in a call from here: that one hands out nothing itself,
+        since many of them would be a deep recursion.
+        """
+        if self._handing_out:
+            return
+        self._handing_out = True
+        try:
+            while (delivery := self._lanes.next()) is not None:
+                self._busy[delivery.partition] = self._busy.get(delivery.partition, 0) + 1
+                self._under_way.begin()
+                self._attempt(delivery)
+        finally:
+            self._handing_out = False
 
     def _attempt(self, delivery: DeliveredRecord) -> None:
         called(self._handler, delivery).addCallbacks(

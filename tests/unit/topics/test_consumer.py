@@ -108,6 +108,16 @@ class DefaultTests(ConsumerTestCase):
             self.write(b"%d" % number)
         self.assertEqual((consumer.in_flight, handler.seen), (1000, [b"0"]))
 
+    def test_as_many_at_once_as_there_are(self) -> None:
+        """Q-58: a thousand records whose handler is done at once are no deep recursion."""
+        values = [b"%d" % number for number in range(1000)]
+        self.write(*values)
+        handler = Handler()
+        self.start(handler)
+        self.run_for(2)
+        self.assertEqual(handler.seen, values)
+        self.assertEqual(self.committed(), {P0: 1000})
+
     def test_reads(self) -> None:
         """A mebibyte at once; at the end of a partition each waits five seconds."""
         reads: list[dict[str, Any]] = []
