@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -87,3 +89,20 @@ class TopicExampleTests(SynchronousTestCase):
                     status, said = program.end()
                 self.assertEqual((status, len(said.splitlines())), (1, 1), said)
                 self.assertTrue(re.match(text, said), said)
+
+    def test_a_wrong_password(self) -> None:
+        """Q-79: a login that is refused for good is not tried again."""
+        with tempfile.TemporaryDirectory(prefix="kupool-test-") as folder:
+            passwords = Path(folder) / "passwords"
+            passwords.write_text("alice:secret\n", "utf-8")
+            rules = (f"--permissions=alice {action} >" for action in ("log.publish", "log.manage"))
+            with RunningDaemon(f"--auth=file:{passwords}", *rules) as daemon:
+                where = f"tcp:127.0.0.1:{daemon.port}"
+                for password, wanted in (
+                    ("wrong", (1, f"no session: {where} ended the session: unauthorized (24)\n")),
+                    ("secret", (1, "the records were not written: there is no topic none: ")),
+                ):
+                    arguments = (where, "alice", "none", "--password", password)
+                    with python("topic_producer.py", *arguments) as program:
+                        status, said = program.end()
+                    self.assertEqual((status, said[: len(wanted[1])]), wanted, said)

@@ -55,7 +55,7 @@ class RefusedByServer(TopicError):
         self.code = error.code
 
 
-class WrongNode(TopicError):
+class LedElsewhere(TopicError):
     """Another server is responsible for the group, the one at ``host`` and ``port``."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -172,7 +172,7 @@ def _wrong_node(text: str, method: str, params: Any) -> TopicError | None:
     found = _ADDRESS.fullmatch(text.removeprefix(f"{WRONG_NODE.text}: "))
     if found is None or not 0 < int(found["port"]) < 65536:
         return None
-    return WrongNode(found["host"], int(found["port"]))
+    return LedElsewhere(found["host"], int(found["port"]))
 
 
 def _last_number(text: str) -> int:
@@ -195,12 +195,12 @@ __all__ = [
     "BadAnswer",
     "BufferFull",
     "ClientRefused",
+    "LedElsewhere",
     "NotProduced",
     "NotSent",
     "ProducerClosed",
     "RefusedByServer",
     "WriteState",
-    "WrongNode",
     "refusal",
     "write_state",
 ]

@@ -46,8 +46,8 @@ from kupool.topics.remote.failures import (
     AnswerLost,
     BadAnswer,
     ClientRefused,
+    LedElsewhere,
     NotSent,
-    WrongNode,
     refusal,
 )
 from kupool.topics.remote.operations import REMOTE_OPERATIONS
@@ -303,7 +303,7 @@ class TopicNodes:
             try:
                 # The node may be gone for good: then its answer is sought over the own connection.
                 return await link.ask(method, params, left, again=safe and link is self.main)
-            except WrongNode as error:
+            except LedElsewhere as error:
                 await self._lead(group, error)
             except (AnswerLost, NotSent) as error:
                 if link is self.main:
@@ -313,7 +313,7 @@ class TopicNodes:
                     raise
         raise NotSent(f"{method}: no server says that it leads group {group}")
 
-    async def _lead(self, group: str, moved: WrongNode) -> None:
+    async def _lead(self, group: str, moved: LedElsewhere) -> None:
         """Send the requests of a group to another node from now on."""
         address = self._address(moved)
         if address == self.main.server:
@@ -338,7 +338,7 @@ class TopicNodes:
             once=True,
         )
 
-    def _address(self, moved: WrongNode) -> str:
+    def _address(self, moved: LedElsewhere) -> str:
         """Return the endpoint string of a node: that of the first server, with another host."""
         if not isinstance(self._first, str):
             raise moved

@@ -36,11 +36,11 @@ from kupool.topics.errors import (
 from kupool.topics.remote.failures import (
     AnswerLost,
     BadAnswer,
+    LedElsewhere,
     NotProduced,
     NotSent,
     RefusedByServer,
     WriteState,
-    WrongNode,
     refusal,
     write_state,
 )
@@ -98,7 +98,7 @@ class RefusalTests(SynchronousTestCase):
             ("a-b.example:1", "a-b.example", 1),
         ):
             found = self.made(WRONG_NODE, "group.join", BEAT, text)
-            self.assertIsInstance(found, WrongNode)
+            self.assertIsInstance(found, LedElsewhere)
             self.assertEqual((found.host, found.port), (host, port))
         for text in ("", "host", "host:0", "host:65536", "a:b:1", "tcp:h:1", "h\n:1", "x" * 300):
             self.assertIsInstance(self.made(WRONG_NODE, "group.join", BEAT, text), RefusedByServer)

@@ -13,9 +13,9 @@ from kupool.topics.records import NewRecord
 from kupool.topics.remote.failures import (
     AnswerLost,
     ClientRefused,
+    LedElsewhere,
     NotSent,
     RefusedByServer,
-    WrongNode,
 )
 from kupool.topics.remote.groups import RemoteGroupClient
 from kupool.topics.remote.link import Login
@@ -283,4 +283,4 @@ class NodesTests(RemoteCase):
             self.server.answers["group.join"] = lambda params, text=text: WRONG_NODE.about(text)
             with self.assertRaisesRegex(Exception, "wrong node") as caught:
                 self.result(client.join("g", "m", WANTED))
-            self.assertNotIsInstance(caught.exception, WrongNode)
+            self.assertNotIsInstance(caught.exception, LedElsewhere)
