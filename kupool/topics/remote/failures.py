@@ -68,6 +68,13 @@ class NotSent(TopicError):
     """The request was not sent: there is no connection, or too much is waiting already."""
 
 
+class TopicsClosed(NotSent):
+    """The client of topics was closed: nothing is sent any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the client of topics was closed")
+
+
 class AnswerLost(TopicError):
     """The request was sent, and its answer did not come: whether it was done is unknown."""
 
@@ -200,6 +207,7 @@ __all__ = [
     "NotSent",
     "ProducerClosed",
     "RefusedByServer",
+    "TopicsClosed",
     "WriteState",
     "refusal",
     "write_state",

@@ -48,6 +48,7 @@ from kupool.topics.remote.failures import (
     ClientRefused,
     LedElsewhere,
     NotSent,
+    TopicsClosed,
     refusal,
 )
 from kupool.topics.remote.operations import REMOTE_OPERATIONS
@@ -208,7 +209,7 @@ class TopicLink:
             raise BadAnswer(f"{method}: {error}") from None
         except (RequestTimeout, ConnectionEnded) as error:
             raise AnswerLost(f"{method}: {error}") from None
-        except ClientFailure as error:  # there is no room, or the client was closed
+        except ClientFailure as error:  # there is no room
             raise NotSent(f"{method}: {error}") from None
 
     async def _connected(self, end: float) -> None:
@@ -226,7 +227,9 @@ class TopicLink:
                 continue
             except NotWanted as error:
                 raise ClientRefused(str(error)) from None
-            except (ClientClosed, Unreachable) as error:
+            except ClientClosed:
+                raise TopicsClosed from None
+            except Unreachable as error:
                 raise NotSent(str(error)) from None
             if connection.state is OPEN:
                 return

@@ -41,6 +41,7 @@ from kupool.topics.remote.failures import (
     NotSent,
     ProducerClosed,
     RefusedByServer,
+    TopicsClosed,
     WriteState,
     write_state,
 )
@@ -389,6 +390,8 @@ class Producer:
     def _passes(self, error: TopicError, state: WriteState) -> bool:
         """Return whether a batch may be sent again after an error."""
         if state is WriteState.WRITTEN or (state is WriteState.UNKNOWN and not self._idempotent):
+            return False
+        if isinstance(error, TopicsClosed):
             return False
         if isinstance(error, RefusedByServer):
             return error.code in _PASSING

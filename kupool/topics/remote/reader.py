@@ -30,7 +30,7 @@ from kupool.timing.waiting import Waiters
 from kupool.topics.errors import OffsetOutOfRange, TopicsUnavailable, UnknownPartition
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.partition import Partition
-from kupool.topics.remote.failures import AnswerLost, NotSent
+from kupool.topics.remote.failures import AnswerLost, NotSent, TopicsClosed
 from kupool.topics.remote.topics import RemoteTopics
 
 #: Seconds before something is tried again that failed.
@@ -175,6 +175,8 @@ class TopicReader:
                 self._log.warn("The reader goes on at the oldest record: {why}", why=str(error))
                 offset = error.low
                 continue
+            except TopicsClosed:
+                raise
             except (NotSent, AnswerLost, TopicsUnavailable) as error:
                 delay = _RETRIES.after(delay)
                 self._log.warn(

@@ -16,6 +16,7 @@ from kupool.topics.remote.failures import (
     LedElsewhere,
     NotSent,
     RefusedByServer,
+    TopicsClosed,
 )
 from kupool.topics.remote.groups import RemoteGroupClient
 from kupool.topics.remote.link import Login
@@ -117,8 +118,14 @@ class ConnectionTests(RemoteCase):
         self.network.settle()
         self.result(topics.close())
         self.failureResultOf(asked)
-        with self.assertRaises(NotSent):
+        with self.assertRaises(TopicsClosed):
             self.result(topics.offsets("t"))
+
+    def test_framings(self) -> None:
+        """Q-60: every framing of the pool's port with JSON."""
+        for codec in ("frame", "int32", "line"):
+            topics = self.topics(codec=codec)
+            self.assertEqual(self.result(topics.offsets("t")), [0, 0])
 
     def test_only_so_many_requests(self) -> None:
         """Q-92: what a client has under way is bounded."""
@@ -224,6 +231,16 @@ class NodesTests(RemoteCase):
         self.assertEqual(self.server.times("group.describe"), 0)
         self.assertEqual(self.result(topics.offsets("t")), [0, 0])
         self.assertEqual((self.server.times("log.offsets"), topics.nodes.connections), (1, 2))
+
+    def test_as_the_first_address_is(self) -> None:
+        """Its kind and its other arguments are those of the first address."""
+        topics = self.topics("tcp:host=127.0.0.1:port=8000:timeout=3")
+        self.result(RemoteGroupClient(topics).join("g", "m", WANTED))
+        self.assertEqual(self.other.times("group.join"), 1)
+        other = self.topics("tcp:127.0.0.1:8000")
+        self.server.answers["group.join"] = lambda params: WRONG_NODE.about("[::1]:8001")
+        self.result(RemoteGroupClient(other).join("h", "m", WANTED))
+        self.assertEqual(self.other.times("group.join"), 2)
 
     def test_no_connection_is_left(self) -> None:
         """Q-92: it is closed when the last member has left."""

@@ -413,6 +413,20 @@ class BufferTests(ProducerCase):
         late = producer.produce("t", records(b"d"))
         self.assertIsInstance(self.state(late)[1], ProducerClosed)
 
+    def test_its_client_is_closed(self) -> None:
+        """It ends at once, and says what is known."""
+        topics = self.topics()
+        producer, held = Producer(topics, random=Random(1)), self.hold()
+        sent = producer.produce("t", records(b"a"), partition=0)
+        self.network.advance(1.0)
+        self.result(topics.close())
+        self.network.advance(1.0)
+        self.assertIs(self.state(sent)[0], UNKNOWN)
+        waiting = producer.produce("t", records(b"b"), partition=0)
+        self.network.advance(1.0)
+        self.assertIs(self.state(waiting)[0], NOT_WRITTEN)
+        self.assertEqual(len(held), 1)
+
     def test_a_caller_that_does_not_wait_any_more(self) -> None:
         producer, held = self.producer(), self.hold()
         asked = producer.produce("t", records(b"a"), partition=0)

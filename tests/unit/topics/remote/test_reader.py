@@ -10,7 +10,7 @@ from kupool.errors import FORBIDDEN
 from kupool.topics.errors import UnknownPartition
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.partition import Partition
-from kupool.topics.remote.failures import RefusedByServer
+from kupool.topics.remote.failures import RefusedByServer, TopicsClosed
 from kupool.topics.remote.reader import ReaderSettings, StartPlace, TopicReader
 from tests.fakes.remote_topics import RemoteCase
 
@@ -178,6 +178,15 @@ class FaultTests(ReaderCase):
         self.network.advance(40.0)
         self.assertEqual(found, [b"%d" % number for number in range(31)])
         self.assertNoResult(done)
+
+    def test_its_client_is_closed(self) -> None:
+        topics = self.topics()
+        reader = TopicReader(topics, "t")
+        waiting = self.next(reader)
+        self.network.advance(1.0)
+        self.result(topics.close())
+        self.network.advance(20.0)
+        self.failureResultOf(waiting, TopicsClosed)
 
     def test_a_refusal_ends_it(self) -> None:
         self.write(b"a")
