@@ -192,10 +192,10 @@ class TopicLink:
                 if error.error != TOO_MANY_REQUESTS or self._clock.seconds() + pause >= end:
                     raise refusal(error.error, method, params) from None
                 await deferLater(self._clock, pause)  # it was not done: the session is too fast
-            except AnswerLost as error:
-                if not again or self._clock.seconds() >= end:
-                    raise
-                lost = str(error)
+            except ConnectionEnded as error:
+                lost = f"{method}: {error}"
+                if not again:
+                    raise AnswerLost(lost) from None
             except NotSent as error:
                 raise (AnswerLost(f"{lost}; then: {error}") if lost else error) from None
 
@@ -207,7 +207,9 @@ class TopicLink:
             return await self._client.request(method, params, left, form=form)
         except UnreadableAnswer as error:
             raise BadAnswer(f"{method}: {error}") from None
-        except (RequestTimeout, ConnectionEnded) as error:
+        except ConnectionEnded:
+            raise
+        except RequestTimeout as error:
             raise AnswerLost(f"{method}: {error}") from None
         except ClientFailure as error:  # there is no room
             raise NotSent(f"{method}: {error}") from None

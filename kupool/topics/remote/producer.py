@@ -327,7 +327,6 @@ class Producer:
                 self._settle(batch, NotProduced(WriteState.UNKNOWN, error))
             else:
                 self._settle(batch, places)
-        lane.busy = False
         del self._lanes[name]
 
     def _settle(self, batch: WriteBatch, result: list[Written] | NotProduced) -> None:

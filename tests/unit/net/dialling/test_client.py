@@ -627,6 +627,16 @@ class ReconnectTests(ClientCase):
         self.network.run(self.server.stop(), patience=10)
         self.assertEqual(self.network.getDelayedCalls(), [])
 
+    def test_close_when_the_connection_is_lost(self) -> None:
+        """P-63: a hook that closes the client then is told when it is closed."""
+        self.serve()
+        client = self.connected()
+        closing: list[Deferred[None]] = []
+        client.on_disconnected = lambda why: closing.append(Deferred.fromCoroutine(client.close()))
+        self.network.cut()
+        self.network.settle()
+        self.assertIs(self.successResultOf(closing[0]), None)
+
     def test_close_while_it_tries(self) -> None:
         for unreachable in (True, False):
             if unreachable:

@@ -10,6 +10,7 @@ from kupool.errors import RESTARTING, TOO_MANY_REQUESTS, UNAVAILABLE, WRONG_NODE
 from kupool.topics.membership import GroupSubscription
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord
+from kupool.topics.remote.admin import TopicAdmin
 from kupool.topics.remote.failures import (
     AnswerLost,
     ClientRefused,
@@ -62,7 +63,8 @@ class ConnectionTests(RemoteCase):
         self.network.advance(9.9)
         self.assertNoResult(asked)
         self.network.advance(0.2)
-        self.failureResultOf(asked, AnswerLost)
+        text = self.failureResultOf(asked, AnswerLost).getErrorMessage()
+        self.assertRegex(text, "^log.offsets: no answer within 10 s$")
 
     def test_connect_says_that_nobody_is_there(self) -> None:
         self.stop()
@@ -262,6 +264,27 @@ class NodesTests(RemoteCase):
         place = self.result(client.join("g", "m", WANTED), 5.0)
         self.assertEqual(len(place.assigned), 2)
         self.assertEqual((self.server.times("group.join"), topics.nodes.connections), (2, 1))
+
+    def test_the_group_comes_back(self) -> None:
+        """The other node names the own one: then only that connection is left."""
+        topics, client = self.client()
+        self.result(client.join("g", "m", WANTED))
+        self.server.answers.clear()
+        self.other.answers["group.join"] = lambda params: WRONG_NODE.about("127.0.0.1:8000")
+        self.result(client.join("g", "m", WANTED), 5.0)
+        self.assertEqual((self.server.times("group.join"), topics.nodes.connections), (2, 1))
+
+    def test_what_may_do_harm_twice_is_not_asked_of_both(self) -> None:
+        """Q-56: a deletion that the other node may have made is not sent to the own one."""
+        topics, _ = self.client()
+        self.server.answers["group.delete"] = lambda params: WRONG_NODE.about("127.0.0.1:8001")
+        self.other.answers["group.delete"] = lambda params: Deferred()
+        asked = TopicAdmin(topics).delete_group("g")
+        self.network.settle()
+        self.network.run(self.other.stop(), patience=5)
+        self.network.advance(5.0)
+        self.failureResultOf(asked, AnswerLost)
+        self.assertEqual(self.server.times("group.delete"), 1)
 
     def test_a_dead_node_is_named(self) -> None:
         """It is asked for a few times only."""

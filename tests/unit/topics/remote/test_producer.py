@@ -335,6 +335,15 @@ class RoutingTests(ProducerCase):
         self.network.advance(1.0)
         self.assertIs(self.state(asked)[0], NOT_WRITTEN)
 
+    def test_shares_that_fail_in_different_ways(self) -> None:
+        producer = self.producer(routing="client", delivery_timeout=5.0)
+        self.server.answers["log.produce"] = lambda params: (
+            Deferred() if params["partition"] else FORBIDDEN
+        )
+        asked = producer.produce("t", records(b"a", b"b"))
+        self.network.advance(10.0)
+        self.assertIs(self.state(asked)[0], UNKNOWN)
+
     def test_a_topic_that_is_gone(self) -> None:
         """Q-61: what was known of it is forgotten."""
         producer = self.producer(routing="client")
@@ -381,6 +390,20 @@ class BufferTests(ProducerCase):
         self.network.settle()
         self.result(producer.send("t", NewRecord(b"x" * 80)))
         self.server.answers.clear()
+
+    def test_room_for_bytes(self) -> None:
+        """Each outcome makes room, also while others wait for theirs."""
+        producer = self.producer(buffer_bytes=200, when_full="refuse", linger=0.0, batch_records=1)
+        held = self.hold()
+        for partition in (0, 1):
+            self.result(producer.send("t", NewRecord(b"x" * 80), partition=partition))
+        self.network.settle()
+        held[0].callback(None)
+        self.network.settle()
+        self.result(producer.send("t", NewRecord(b"x" * 80), partition=0))
+        self.state(producer.send("t", NewRecord(b"x" * 80), partition=0))
+        self.server.answers.clear()
+        held[1].callback(None)
 
     def test_only_so_many_wait(self) -> None:
         """Nothing grows without a limit."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from kupool.errors import FORBIDDEN
-from kupool.topics.errors import UnknownPartition
+from kupool.errors import FORBIDDEN, OFFSET_OUT_OF_RANGE
+from kupool.topics.errors import OffsetOutOfRange, UnknownPartition
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.partition import Partition
 from kupool.topics.remote.failures import RefusedByServer, TopicsClosed
@@ -147,6 +147,15 @@ class IterationTests(ReaderCase):
         reader.resume()
         self.assertEqual(self.result(waiting).record.value, b"b")
 
+    def test_stop_while_it_is_paused(self) -> None:
+        self.write(b"a")
+        reader = self.reader()
+        reader.pause()
+        done = reader.deliver(lambda delivery: self.fail("it was paused"))
+        self.network.advance(1.0)
+        self.result(reader.stop())
+        self.assertIs(self.successResultOf(done), None)
+
     def test_stop(self) -> None:
         """The iteration ends, and nothing is asked any more."""
         reader = self.reader()
@@ -178,6 +187,13 @@ class FaultTests(ReaderCase):
         self.network.advance(40.0)
         self.assertEqual(found, [b"%d" % number for number in range(31)])
         self.assertNoResult(done)
+
+    def test_a_range_that_cannot_be(self) -> None:
+        """Q-62: it does not ask for the same offset without an end."""
+        reader = self.reader()
+        self.server.answers["log.fetch"] = lambda params: OFFSET_OUT_OF_RANGE.about("low=0 high=9")
+        with self.assertRaises(OffsetOutOfRange):
+            self.result(self.next(reader))
 
     def test_its_client_is_closed(self) -> None:
         topics = self.topics()
