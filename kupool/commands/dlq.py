@@ -8,9 +8,9 @@ from typing import Any
 
 from kupool.commands.api import LONG, ApiClient
 from kupool.commands.api_flags import add_actions, add_api_parser, say_json
-from kupool.commands.comparing import counted
 from kupool.commands.console import complain, make_console, print_table, say
 from kupool.commands.places import time_text
+from kupool.commands.progress import counted
 from kupool.commands.record_lines import key_of, text_of, value_of
 from kupool.commands.target import positive
 from kupool.commands.topic import add_yes, confirmed

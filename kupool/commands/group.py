@@ -8,9 +8,9 @@ from typing import Any
 
 from kupool.commands.api import ApiClient, ApiRefused
 from kupool.commands.api_flags import add_actions, add_api_parser, say_json
-from kupool.commands.comparing import counted
 from kupool.commands.console import make_console, print_table, say
 from kupool.commands.places import PLACES, place, span_text
+from kupool.commands.progress import counted
 from kupool.commands.topic import add_yes, confirmed
 
 #: The status of an answer about what is not there.

@@ -19,9 +19,8 @@ from twisted.python.failure import Failure
 from kupool.client.failures import ClientError
 from kupool.commands.api import ApiAway, ApiClient, ApiRefused
 from kupool.commands.api_flags import add_api_parser, say_json
-from kupool.commands.comparing import counted
 from kupool.commands.console import say
-from kupool.commands.copying import CopyBar
+from kupool.commands.progress import counted
 from kupool.commands.retrying import Retrying
 from kupool.commands.target import positive
 
@@ -211,6 +210,8 @@ def _bar(descriptor: int, stack: ExitStack) -> Callable[[int], object]:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         return _no_bar
+    from kupool.commands.copying import CopyBar  # which imports much
+
     bar = stack.enter_context(CopyBar())
     bar.total(status.st_size)
     return bar.stage("Writing")

@@ -14,11 +14,10 @@ from twisted.internet.task import deferLater
 
 from kupool.commands.api import ApiClient
 from kupool.commands.api_flags import add_api_parser
-from kupool.commands.comparing import shown_progress
 from kupool.commands.partition_reader import PartitionReader, partitions_of
 from kupool.commands.places import PLACES, milliseconds, place
+from kupool.commands.progress import ShownProgress, shown_progress
 from kupool.commands.record_lines import RecordLines, add_record_flags
-from kupool.stats.auditing import Progress
 
 
 def add_reading(actions: Any) -> None:
@@ -121,7 +120,7 @@ async def _stored(
 
 
 @contextmanager
-def _bar() -> Iterator[Progress]:
+def _bar() -> Iterator[ShownProgress]:
     """Show a progress bar, unless the records go to the same terminal."""
     if sys.stdout.isatty():
         yield lambda what, part: None

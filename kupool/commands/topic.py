@@ -9,9 +9,9 @@ from typing import Any
 
 from kupool.commands.api import LONG, ApiClient
 from kupool.commands.api_flags import add_actions, add_api_parser, say_json
-from kupool.commands.comparing import counted
 from kupool.commands.console import complain, make_console, print_table, say
 from kupool.commands.places import setting_text, topic_settings
+from kupool.commands.progress import counted
 from kupool.commands.target import positive
 from kupool.topics.settings import TopicSettings
 

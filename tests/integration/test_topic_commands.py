@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.servers.answering import Answering
 from tests.servers.commands import KUPOOL, environment, kupool
 from tests.servers.own_process import free_port
 from tests.servers.programs import Program
@@ -216,21 +215,6 @@ class TopicCommandTests(TopicCommandCase):
             )
 
 
-class Answering(threading.Thread):
-    """Sends one visitor some bytes, whatever it asks, and hangs up."""
-
-    def __init__(self, server: socket.socket, data: bytes) -> None:
-        super().__init__(daemon=True)
-        self._server = server
-        self._data = data
-
-    def run(self) -> None:
-        visitor, _ = self._server.accept()
-        with visitor:
-            visitor.recv(65536)
-            visitor.sendall(self._data)
-
-
 class NoDaemonTests(SynchronousTestCase):
     """Q-83: what a command says where no daemon answers; its status is 1."""
 
@@ -253,9 +237,5 @@ class NoDaemonTests(SynchronousTestCase):
             (b"SSH-2.0-x\r\n", "http://127.0.0.1:"),
             (b"", "http://127.0.0.1:"),
         ):
-            with socket.create_server(("127.0.0.1", 0)) as server:
-                url = f"http://127.0.0.1:{server.getsockname()[1]}"
-                answering = Answering(server, data)
-                answering.start()
-                self.assertIn(text, self.said(url))
-                answering.join(PATIENCE)
+            with Answering(data) as server:
+                self.assertIn(text, self.said(server.url))
