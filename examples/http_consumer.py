@@ -70,6 +70,10 @@ class Member:
         params = {"group": self.group, "holding": self.assigned, **self.us}
         self.take(call("group.heartbeat", **params))
 
+    def leave(self) -> None:
+        """Leave the group, so that the others need not wait for the session to end."""
+        call("group.leave", group=self.group, member=self.us["member"])
+
     def take(self, place: dict[str, Any]) -> None:
         if place["generation"] != self.us.get("generation"):
             self.next.clear()  # another member may have read on
@@ -109,9 +113,8 @@ class Member:
         self.next[partition] = found["next"]
 
 
-def main(topic: str, group: str) -> None:
+def work(member: Member) -> None:
     """Print records until the daemon refuses for good."""
-    member = Member(topic, group)
     wait, joined = 1.0, False
     while True:
         try:
@@ -136,8 +139,15 @@ def main(topic: str, group: str) -> None:
         wait = min(2 * wait, 30.0)
 
 
-if __name__ == "__main__":
+def main(topic: str, group: str) -> None:
+    """Print records until Ctrl-C."""
+    member = Member(topic, group)
     try:
-        main(*sys.argv[1:])
+        work(member)
     except KeyboardInterrupt:
-        pass
+        if member.us:
+            member.leave()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
