@@ -15,18 +15,20 @@ from kupool.daemon.permissions import GRANTS, PATTERNS, RULES
 from kupool.net.transport.endpoints import endpoint_for
 from kupool.net.transport.proxied import parse_networks
 from kupool.permissions.grants import parse_grant
-from kupool.settings import Loaded, value_of
+from kupool.settings import Loaded, SettingError, value_of
 from kupool.web.control import KnownHosts
 from kupool.web.upgrade import Origins
 from kupool.web.visitors import VisitorGate
 
 
 def check(loaded: Loaded) -> None:
-    """Refuse settings that no part can use; raises :class:`SettingError`."""
+    """Refuse settings that no part can use; raises :class:`SettingError`, which names them all."""
     check_engines(loaded)
     parts = (_addresses, _web, _rules, _bus, _compatible, _topics)
-    for name, reason in chain.from_iterable(part(loaded) for part in parts):
-        raise refusal(loaded, name, reason)
+    wrong = chain.from_iterable(part(loaded) for part in parts)
+    texts = dict.fromkeys(str(refusal(loaded, name, reason)) for name, reason in wrong)
+    if texts:
+        raise SettingError("; ".join(texts))
 
 
 def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:

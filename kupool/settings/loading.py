@@ -47,7 +47,16 @@ GONE = {
 
 
 class SettingError(ValueError):
-    """A setting has an invalid value; names the setting and the source of the value."""
+    """A setting has an invalid value; names the setting and the source of the value.
+
+    The text has all such settings that were found, one after the other.
+    """
+
+
+def _raise_all(errors: Sequence[SettingError]) -> None:
+    """Raise one error with the texts of all, if there are any."""
+    if errors:
+        raise SettingError("; ".join(map(str, errors)))
 
 
 class Loaded(NamedTuple):
@@ -117,7 +126,8 @@ def no_longer(name: str) -> str:
 def load(flags: Mapping[str, str | Sequence[str]], environ: Mapping[str, str]) -> Loaded:
     """Return the settings. The order of precedence is flags, environment, file, defaults.
 
-    ``flags`` holds the values by the name of the setting. Raises :class:`SettingError`.
+    ``flags`` holds the values by the name of the setting. Raises :class:`SettingError`, which
+    names all settings that are wrong.
     """
     known = declared()
     for name in GONE:
@@ -134,20 +144,26 @@ def load(flags: Mapping[str, str | Sequence[str]], environ: Mapping[str, str]) -
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     secrets: dict[str, str] = {}
+    errors: list[SettingError] = []
     for name, f in known.items():
-        given = places.find(name)
-        if given is not None:
-            values[name] = _value(name, f, given.value, given.source)
-        file = _named_file(files[name], places) if name in files else None
-        if file is not None:
-            if given is not None and values[name]:
-                raise SettingError(
-                    f"{name}: both {name} (from {given.source}) and {files[name]} (from "
-                    f"{file.source}) are given; remove one of them"
-                )
-            given, secrets[name] = file, str(file.value)
-            values[name] = _secret(files[name], file)
-        sources[name] = "default" if given is None else given.source
+        try:
+            given = places.find(name)
+            if given is not None:
+                values[name] = _value(name, f, given.value, given.source)
+            file = _named_file(files[name], places) if name in files else None
+            if file is not None:
+                if given is not None and values[name]:
+                    raise SettingError(
+                        f"{name}: both {name} (from {given.source}) and {files[name]} (from "
+                        f"{file.source}) are given; remove one of them"
+                    )
+                given, secrets[name] = file, str(file.value)
+                values[name] = _secret(files[name], file)
+        except SettingError as error:
+            errors.append(error)
+        else:
+            sources[name] = "default" if given is None else given.source
+    _raise_all(errors)
     remarks = [meaningless(name) for name in BROKER_FLAGS if name in flags]
     remarks += (text for text in found.remarks if text not in remarks)
     return Loaded(with_values(Settings(), values), sources, secrets, remarks)
@@ -231,22 +247,25 @@ def _read_file(path: str) -> BrokerFile:
 
 def _check_keys(found: Mapping[str, object], path: str, more: Sequence[str] = ()) -> None:
     known = [name for name in (*declared(), *secret_files(), *more) if name != "config"]
+    errors = []
     for key in found:
-        if key in GONE:
-            raise SettingError(f"{key}: {no_longer(str(key))} (from {file_source(path)})")
-        if key not in known:
-            raise SettingError(f"{key}: {_unknown(str(key), known)} (from {file_source(path)})")
+        if key in GONE or key not in known:
+            why = no_longer(str(key)) if key in GONE else _unknown(str(key), known)
+            errors.append(SettingError(f"{key}: {why} (from {file_source(path)})"))
+    _raise_all(errors)
 
 
 def refuse_misspelt(environ: Mapping[str, str]) -> None:
     """Refuse an environment variable with KuPool's prefix that KuPool does not know."""
     names = (*declared(), *secret_files(), *GONE)
     known = [ENV_PREFIX + name.upper() for name in names] + list(CLIENT_VARIABLES)
-    for variable in sorted(environ):
-        if variable.startswith(ENV_PREFIX) and variable not in known:
-            raise SettingError(
-                f"{variable}: {_unknown(variable, known, ENV_PREFIX)} (from environment)"
-            )
+    _raise_all(
+        [
+            SettingError(f"{variable}: {_unknown(variable, known, ENV_PREFIX)} (from environment)")
+            for variable in sorted(environ)
+            if variable.startswith(ENV_PREFIX) and variable not in known
+        ]
+    )
 
 
 def _unknown(name: str, known: Sequence[str], prefix: str = "") -> str:
