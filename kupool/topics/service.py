@@ -150,8 +150,8 @@ class Topics:
 
     async def _change(self, name: str, settings: TopicSettings) -> None:
         settings.check()
-        before = self._settings(name)
-        if settings.partitions != before.partitions:
+        before: TopicSettings | None = self.engine.topic(name)
+        if before is not None and settings.partitions != before.partitions:
             self._check_partitions(settings)
         await self.engine.change(name, settings)
         self._maker.forget(name)
