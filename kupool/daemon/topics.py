@@ -14,9 +14,11 @@ from twisted.logger import Logger
 from kupool.daemon.files import TOPICS_FILE, topics_kind
 from kupool.daemon.pace import RequestPace
 from kupool.daemon.topic_access import TopicAccess
+from kupool.errors import ErrorText
 from kupool.net.refusals import Refusals
 from kupool.net.routing.router import Router
 from kupool.permissions.table import PermissionTable
+from kupool.session.connection import Connection
 from kupool.settings import NodeTopicsSettings, Settings
 from kupool.storage.database import Database
 from kupool.topics.api.table import TopicApi
@@ -30,6 +32,9 @@ from kupool.topics.transactions import TopicTransactions, TransactionLimits
 from kupool.web.access import WebAccess
 from kupool.web.answers import ApiResource
 from kupool.web.topics import topic_routes
+
+#: What the log calls requests above ``--topics-rate``.
+TOO_FAST = "topics, too many requests of one session"
 
 
 class TopicCleanup:
@@ -75,6 +80,22 @@ class TopicCleanup:
                 "Old records of topics could not be removed: {reason}",
                 reason=result.getErrorMessage(),
             )
+
+
+class _Paced:
+    """A step before methods: refuses requests above the pace, and notes them for the log."""
+
+    def __init__(self, pace: RequestPace, refusals: Refusals, access: TopicAccess) -> None:
+        self._pace = pace
+        self._refusals = refusals
+        self._access = access
+
+    def __call__(self, connection: Connection, request: Any) -> ErrorText | None:
+        refusal = self._pace(connection, request)
+        if refusal is not None:
+            caller = self._access.of_session(connection)
+            self._refusals.note(TOO_FAST, caller.host, caller.user)
+        return refusal
 
 
 @dataclass(frozen=True)
@@ -184,7 +205,7 @@ def make_topics(
         api,
         methods,
         access.of_session,
-        before=[pace],
+        before=[_Paced(pace, refusals, access)],
         limits=_session_limits(own),
         note=refusals.note,
     )
