@@ -433,6 +433,10 @@ class Daemon:
             self._log.warn(
                 "The counts are in memory (--store memory): they are lost when the process ends"
             )
+        if self.settings.topics.kind == "memory":
+            self._log.warn(
+                "Topics are in memory (--topics memory): they are lost when the process ends"
+            )
 
     def _warn_of_descriptors(self) -> None:
         wanted = self.settings.limits.max_connections

@@ -13,6 +13,7 @@ from kupool.errors import (
     TOO_LARGE,
     TOO_MANY_REQUESTS,
     UNAVAILABLE,
+    WRONG_NODE,
     ErrorText,
     damaged,
 )
@@ -53,6 +54,8 @@ def refusal_of(error: errors.TopicError) -> ErrorText | None:
         return OFFSET_OUT_OF_RANGE.about(f"low={error.low} high={error.high}")
     if isinstance(error, errors.IllegalGeneration):
         return STALE_GENERATION.about(f"current={error.current}")
+    if isinstance(error, errors.WrongNode):
+        return WRONG_NODE.about(error.address)
     if isinstance(error, errors.CorruptBatch):
         return damaged(str(error))
     if isinstance(error, errors.TopicExists):

@@ -42,6 +42,7 @@ EXAMPLES: tuple[tuple[errors.TopicError, int], ...] = (
     (errors.NotPartitionOwner("m", P0), 41),
     (errors.TopicsUnavailable("/a/file"), 27),
     (errors.ReservedTopic("events"), 33),
+    (errors.WrongNode("g", "192.0.2.1:8080"), 42),
 )
 
 
@@ -67,11 +68,12 @@ class RefusalTests(SynchronousTestCase):
             self.assertIn(code, STATUS)
 
     def test_what_programs_read(self) -> None:
-        """Q-04, Q-46"""
+        """Q-04, Q-36, Q-46"""
         for error, text in (
             (EXAMPLES[6][0], "offset out of range: low=2 high=3"),
             (errors.IllegalGeneration(1, 7), "stale generation: current=7"),
             (errors.IllegalGeneration(9, 7), "stale generation: current=7"),
+            (errors.WrongNode("g", "192.0.2.1:8080"), "wrong node: 192.0.2.1:8080"),
         ):
             row = refusal_of(error)
             assert row is not None
