@@ -244,6 +244,7 @@ def make_topics(
         random=SystemRandom(),
         limits=TopicLimits(topics=own.most, partitions=settings.new_topics.max_partitions),
         decoders=engine.decoders,
+        reserved=engine.reserved,
     )
     world = TopicWorld(
         topics,
