@@ -97,14 +97,18 @@ class CompactionContract:
         self.assertEqual(await engine.trim(1000), 1)
         await self.keyed(engine, b"c")
         await self.keyed(engine, b"y", passing=True)
+        await self.keyed(engine, b"d")
         self.assertEqual(await engine.trim(1099), 0)
         self.assertEqual(await engine.trim(1100), 2)
-        self.assertEqual(await self.kept(engine), [(1, b"b"), (4, b"c"), (5, b"y")])
-        self.assertEqual(await engine.trim(2000), 0)
+        self.assertEqual(await self.kept(engine), [(1, b"b"), (4, b"c"), (5, b"y"), (6, b"d")])
+        self.assertEqual([await engine.trim(now) for now in (1198, 1199)], [0, 1])
+        await self.keyed(engine, b"z", passing=True)
+        self.assertEqual([await engine.trim(now) for now in (1300, 2000)], [0, 0])
+        self.assertEqual(await self.kept(engine), [(1, b"b"), (4, b"c"), (6, b"d"), (7, b"z")])
         await self.keyed(engine, b"a")
         self.assertEqual(await engine.trim(2000), 1)
-        self.assertEqual(await self.kept(engine), [(1, b"b"), (4, b"c"), (6, b"a")])
-        self.assertEqual((await engine.extents("t"))[0], PartitionExtent(0, 7, 3))
+        self.assertEqual(await self.kept(engine), [(1, b"b"), (4, b"c"), (6, b"d"), (8, b"a")])
+        self.assertEqual((await engine.extents("t"))[0], PartitionExtent(0, 9, 4))
 
     async def test_without_a_time_passing_batches_stay(self) -> None:
         """Q-12."""
