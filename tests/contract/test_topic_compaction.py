@@ -178,6 +178,19 @@ class MemoryCompactionTests(CompactionContract, TestCase):
     def make_engine(self) -> MemoryTopics:
         return MemoryTopics(lambda: 1_800_000_000.0)
 
+    async def test_what_is_compacted_is_forgotten(self) -> None:
+        """Q-12: no more is remembered of a topic than what it keeps."""
+        engine = await self.engine(compaction="key", retention_time=10)
+        await self.keyed(engine, b"a", b"b", b"a")
+        await self.keyed(engine, b"b", passing=True)
+        await self.keyed(engine, b"c")
+        for now in range(0, 40, 10):
+            await engine.trim(now)
+        sequence = engine._partitions["t"][0]
+        self.assertEqual(sequence.replaced, set())
+        self.assertEqual(sorted(base for base, _ in sequence.newest_of_keys.values()), [2, 4])
+        self.assertEqual(len(sequence.ages), 1)
+
 
 class SqliteCompactionTests(CompactionContract, TestCase):
     """The engine in a SQLite file."""
