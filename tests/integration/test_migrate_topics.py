@@ -151,7 +151,7 @@ class TopicsMoveTests(TestCase):
         self.folder("old")
         again = await self.migrate()
         self.assertEqual(again.returncode, 1)
-        self.assertIn("has topics of a move that was undone", again.stderr)
+        self.assertIn("of a move that was undone", again.stderr)
 
     async def test_a_daemon_on_the_new_side(self) -> None:
         """Q-18: nobody else writes where topics are moved to."""
