@@ -127,6 +127,8 @@ async def _migrate(reactor: Any, opened: _Opened, old: str, new: str) -> None:
     source = opened.side(old, before, new=False)
     target = opened.side(new, after, new=True)
     log_position: Callable[[int], int] = Unmoved()
+    if topics is not None:
+        topics.begin()
     if topics is None or not source.same_place(target):
         await _move(reactor, source, target, before.settings)
         log_position = moved_positions(target.store)

@@ -61,6 +61,13 @@ class TopicMigration:
         self._progress = TopicMoveProgress(new.file.with_name(TOPIC_MOVE_FILE))
         self._move = TopicMove(old, new, self._progress, wall=time.time)
 
+    def begin(self) -> bool:
+        """Let no daemon start on the new side; returns whether the move is complete already.
+
+        Raises :class:`CannotMove`.
+        """
+        return self._move.begin()
+
     async def copy(
         self, report: Report, *, running: bool, log_position: Callable[[int], int]
     ) -> TopicsCopied | None:
@@ -69,7 +76,7 @@ class TopicMigration:
         ``log_position`` returns where an entry of the submission log is now, by its old position.
         Raises :class:`CannotMove`.
         """
-        complete = self._move.begin()
+        complete = self.begin()
         if complete:
             return None
         source = SqliteTopicSource(self._reactor, self.old.file)

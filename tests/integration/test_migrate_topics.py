@@ -119,7 +119,7 @@ class TopicsMoveTests(TestCase):
         await old.close()
         held.close()
         said = await self.moved()
-        self.assertIn("15 records of ", said)
+        self.assertIn("18 records of ", said)
         self.assertIn("2 positions of groups were moved", said)
         self.assertIn(f"Start the daemon with --config {self.root}/new.yaml", said)
         new = await self.engine("new")
