@@ -79,16 +79,32 @@ class LiveEncoding(Protocol):
 class LiveSubscriber(Protocol):
     """A client, as those who speak to clients hand it to the service.
 
-    ``client_id`` is unique. ``user`` is empty for an anonymous client; ``role`` is given to the
-    permissions. ``connection_info`` is JSON, or empty. The callbacks must not raise.
+    Its attributes do not change. The callbacks must not raise.
     """
 
-    client_id: str
-    user: str
-    role: str
-    connection_info: bytes
-    peer: LivePeer
-    encoding: LiveEncoding
+    @property
+    def client_id(self) -> str:
+        """Its id, which no other client has."""
+
+    @property
+    def user(self) -> str:
+        """Its user; empty for an anonymous client."""
+
+    @property
+    def role(self) -> str:
+        """Its role, for the permissions."""
+
+    @property
+    def connection_info(self) -> bytes:
+        """What others see of it, besides its user: JSON, or empty."""
+
+    @property
+    def peer(self) -> LivePeer:
+        """Where its messages go."""
+
+    @property
+    def encoding(self) -> LiveEncoding:
+        """How its messages are encoded."""
 
     def gap(self, channel: str, gap: PublicationGap) -> None:
         """Tell the client what it missed; called before the publication that follows the gap.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from kupool.live.failures import InvalidChannelName
-from kupool.patterns import matches
+from kupool.patterns import is_pattern, matches
 
 #: The longest name of a channel, in characters.
 LONGEST_NAME = 255
@@ -119,6 +119,8 @@ class ChannelRule(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"queue: expected one of {known}, not {self.queue!r}")
         if (self.kind is ChannelKind.DURABLE) != bool(self.topic):
             raise ValueError("topic: a durable channel needs one, and others have none")
+        if self.topic and is_pattern(self.pattern):
+            raise ValueError("pattern: a partition is one channel, so its rule names that channel")
         if self.policy is QueuePolicy.REPLAY and not self.keeps_history:
             raise ValueError("policy: a channel without history cannot replay")
         numbers = (self.partition, self.history_size, self.history_time, self.most_subscribers)
@@ -138,10 +140,13 @@ def levels_of(name: str) -> str:
 
 def check_channel(name: object) -> str:
     """Return the name of a channel; raises :class:`InvalidChannelName`."""
-    plain = type(name) is str and name.isascii() and name.isprintable()
-    if plain and 0 < len(name) <= LONGEST_NAME:
+    if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and _is_plain(name):
         return name
     raise InvalidChannelName(name)
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and name.isprintable()
 
 
 def check_pattern(pattern: str) -> None:

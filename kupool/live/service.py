@@ -2,7 +2,8 @@
 
 ::
 
-    live = LiveService(clock, Hub(clock), ChannelRules(rules), wall=time.time, ...)
+    sources = ChannelSources(clock, Hub(clock), time.time, make_epoch)
+    live = LiveService(sources, ChannelRules(rules), may=may, limits=LiveLimits())
     session = live.connect(subscriber)           # a client has connected
     outcome = await session.subscribe("news", SubscribeWishes(recoverable=True))
     ...                                          # write the reply
@@ -13,120 +14,187 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+import msgspec
+from twisted.internet.defer import Deferred, fail
 
-from kupool.live.hub import Hub
-from kupool.live.interfaces import IChannelStore, LiveSubscriber, MayUse
-from kupool.live.publications import ClientDetails, NewPublication, PublishedRecord
-from kupool.live.rules import ChannelRule, ChannelRules
-from kupool.live.wishes import (
-    ChannelFound,
-    HistoryFound,
-    HistoryWishes,
-    PresenceCounts,
-    SubscribeOutcome,
-    SubscribeWishes,
+from kupool.live.channel import LiveChannel
+from kupool.live.duplicates import RecentEvents
+from kupool.live.failures import (
+    InvalidPublication,
+    InvalidWish,
+    LiveError,
+    NotAvailable,
+    UnrecoverablePosition,
 )
-
-
-@dataclass(frozen=True)
-class LiveLimits:
-    """The limits of live channels.
-
-    Channels that one client may subscribe to; channels in all; publications that one call of
-    :meth:`LiveService.history` returns; bytes of one publication's data and tags; publications that
-    are recovered in a reply; and event ids that are remembered, for so many seconds.
-    """
-
-    channels_per_client: int = 128
-    channels: int = 100_000
-    history_per_call: int = 300
-    publication_bytes: int = 65_536
-    recovered_per_reply: int = 300
-    remembered_events: int = 100_000
-    remembered_seconds: float = 300.0
-
-
-class LiveSession:
-    """What one client does with the channels; what it may do is checked here."""
-
-    def subscribe(self, channel: str, wishes: SubscribeWishes) -> Deferred[SubscribeOutcome]:
-        """Subscribe to a channel; call ``start`` of the subscription when the reply is written.
-
-        Fails with :class:`InvalidChannelName`, :class:`UnknownChannel`,
-        :class:`ChannelForbidden`, :class:`AlreadySubscribed`, :class:`LiveLimitExceeded`,
-        :class:`HistoryUnavailable`, and :class:`SubscriptionCancelled` if it was unsubscribed
-        meanwhile.
-        """
-        raise NotImplementedError
-
-    def unsubscribe(self, channel: str) -> bool:
-        """Unsubscribe from a channel; returns whether the client was subscribed."""
-        raise NotImplementedError
-
-    def publish(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
-        """Publish as :meth:`LiveService.publish` does, if the client may.
-
-        Fails with :class:`ChannelForbidden`, too.
-        """
-        raise NotImplementedError
-
-    def history(self, channel: str, wishes: HistoryWishes) -> Deferred[HistoryFound]:
-        """Read the history as :meth:`LiveService.history` does, if the client may."""
-        raise NotImplementedError
-
-    def presence(self, channel: str) -> Sequence[ClientDetails]:
-        """Return who is subscribed, as :meth:`LiveService.presence` does, if the client may."""
-        raise NotImplementedError
-
-    def presence_stats(self, channel: str) -> PresenceCounts:
-        """Count who is subscribed, if the client may."""
-        raise NotImplementedError
-
-    def disconnect(self) -> None:
-        """End all subscriptions: the client has gone. May be called again."""
-        raise NotImplementedError
+from kupool.live.interfaces import IChannelStore, LiveSubscriber, MayUse
+from kupool.live.publications import (
+    ClientDetails,
+    HistoryPart,
+    NewPublication,
+    PublishedRecord,
+    published,
+)
+from kupool.live.rules import ChannelRules
+from kupool.live.session import LiveLimits, LiveSession, SessionMeans
+from kupool.live.subscription import LiveSubscription
+from kupool.live.table import ChannelSources, ChannelTable
+from kupool.live.wishes import ChannelFound, HistoryFound, HistoryWishes, PresenceCounts
+from kupool.timing.timers import Timers
 
 
 class LiveService:
     """All live channels of a process.
 
-    ``wall`` returns seconds since the epoch. ``make_epoch`` returns a random text that no stream
-    had before. ``may`` says what clients may do. ``durable`` makes the store of a durable channel
-    from its rule; without it there is none.
+    ``may`` says what clients may do. ``drops`` counts by reason what subscribers did not get, and
+    ``publications`` what was published.
     """
 
     def __init__(
         self,
-        clock: IReactorTime,
-        hub: Hub,
+        sources: ChannelSources,
         rules: ChannelRules,
         *,
-        wall: Callable[[], float],
-        make_epoch: Callable[[], str],
         may: MayUse,
-        durable: Callable[[ChannelRule], IChannelStore] | None = None,
-        limits: LiveLimits = LiveLimits(),
+        limits: LiveLimits,
     ) -> None:
-        raise NotImplementedError
+        self.limits = limits
+        self.drops: Counter[str] = Counter()
+        self.publications = 0
+        clock = sources.clock
+        self._table = ChannelTable(sources, rules, self, most=limits.channels)
+        self._timers = Timers(clock)
+        self._means = SessionMeans(self, self._table, self._timers, may=may, limits=limits)
+        #: The sessions of each user, by the ids of their clients.
+        self._sessions: dict[str, dict[str, LiveSession]] = {}
+        self._recent: RecentEvents[tuple[int, float]] = RecentEvents(
+            clock.seconds, most=limits.remembered_events, seconds=limits.remembered_seconds
+        )
+
+    def stop(self) -> None:
+        """End all sessions and timers."""
+        for user in list(self._sessions):
+            for session in self.sessions_of(user):
+                session.disconnect()
+        self._table.stop()
+        self._timers.clear()
+
+    # -- clients
 
     def connect(self, subscriber: LiveSubscriber) -> LiveSession:
         """Return the session of a client; its ``disconnect`` must be called at the end."""
-        raise NotImplementedError
+        session = LiveSession(self._means, subscriber)
+        self._sessions.setdefault(subscriber.user, {})[subscriber.client_id] = session
+        return session
+
+    def gone(self, session: LiveSession) -> None:
+        """Forget a session; called by it."""
+        subscriber = session.subscriber
+        sessions = self._sessions.get(subscriber.user, {})
+        if sessions.get(subscriber.client_id) is session:
+            del sessions[subscriber.client_id]
+            if not sessions:
+                del self._sessions[subscriber.user]
+
+    def sessions_of(self, user: str) -> Iterator[LiveSession]:
+        """Iterate over a snapshot of the sessions of a user."""
+        return iter(list(self._sessions.get(user, {}).values()))
+
+    @property
+    def clients(self) -> int:
+        """The number of connected clients."""
+        return sum(len(sessions) for sessions in self._sessions.values())
+
+    @property
+    def users(self) -> int:
+        """The number of users that have clients; all anonymous ones are one user."""
+        return len(self._sessions)
+
+    def check_again(self, user: str | None = None) -> int:
+        """End the subscriptions that their clients may no longer have, such as after a change of
+        permissions; of one user, or of all. Returns how many ended.
+        """
+        users = list(self._sessions) if user is None else [user]
+        return sum(session.check_again() for each in users for session in self.sessions_of(each))
+
+    def end_insufficient(self, subscription: LiveSubscription) -> None:
+        """End a subscription that cannot go on; its client has to subscribe again, recovering."""
+        details = subscription.details
+        session = self._sessions.get(details.user, {}).get(details.client_id)
+        if session is not None and session.subscription(subscription.channel) is subscription:
+            session.end(subscription.channel, "insufficient")
+
+    def count_drops(self, reason: str, count: int) -> None:
+        """Count publications that a subscriber did not get."""
+        self.drops[reason] += count
+
+    # -- publishing
 
     def publish(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
         """Publish to a channel; fires when it is kept, and in the outbox or queue of everybody.
 
         With an ``event_id`` that was published lately it publishes nothing, and fires with the
-        result of the first time. Fails with :class:`InvalidChannelName`, :class:`UnknownChannel`,
-        :class:`InvalidPublication`, :class:`LiveLimitExceeded`, and :class:`HistoryUnavailable`;
-        then nobody gets it.
+        offset and time of the first time. Fails with :class:`InvalidChannelName`,
+        :class:`UnknownChannel`, :class:`InvalidPublication`, :class:`LiveLimitExceeded`, and
+        :class:`HistoryUnavailable`; then nobody gets it.
         """
-        raise NotImplementedError
+        try:
+            self._table.rule(channel)
+            new = self._checked(new)
+        except LiveError as error:
+            return fail(error)
+        if not new.event_id:
+            return self._publish(channel, new)
+
+        def publish() -> Deferred[tuple[int, float]]:
+            done = self._publish(channel, new)
+            return done.addCallback(lambda record: (record.offset, record.time))
+
+        once = self._recent.once((channel, new.event_id), publish)
+        return once.addCallback(lambda place: published(new, *place))
+
+    def _publish(self, name: str, new: NewPublication) -> Deferred[PublishedRecord]:
+        try:
+            channel = self._table.open(name)
+        except LiveError as error:
+            return fail(error)
+        self.publications += 1
+        done = channel.publish(new)
+        if not len(channel):
+            done.addBoth(self._settled, channel)
+        return done
+
+    def _settled(self, result: object, channel: LiveChannel) -> object:
+        self._table.settle(channel)
+        return result
+
+    def _checked(self, new: NewPublication) -> NewPublication:
+        """Return a publication whose data is JSON on one line; raises InvalidPublication."""
+        size = len(new.data) + sum(len(name) + len(text) for name, text in new.tags.items())
+        if not new.data:
+            raise InvalidPublication("the publication has no data")
+        if size > self.limits.publication_bytes:
+            raise InvalidPublication(
+                f"the publication has {size} bytes, {self.limits.publication_bytes} are accepted"
+            )
+        try:
+            msgspec.json.decode(new.data, type=msgspec.Raw)
+            if b"\n" in new.data or b"\r" in new.data:
+                line = msgspec.json.format(new.data, indent=-1)
+                return msgspec.structs.replace(new, data=line)
+        except (ValueError, RecursionError):
+            raise InvalidPublication("the data of the publication is not JSON") from None
+        return new
+
+    @property
+    def repeated(self) -> int:
+        """How many publications were not published, as their events were published before."""
+        return self._recent.repeated
+
+    # -- history
 
     def history(self, channel: str, wishes: HistoryWishes) -> Deferred[HistoryFound]:
         """Read the history of a channel.
@@ -135,11 +203,55 @@ class LiveService:
         channel without history, :class:`UnrecoverablePosition` for a ``since`` of another epoch,
         and :class:`HistoryUnavailable`.
         """
-        raise NotImplementedError
+        return Deferred.fromCoroutine(self._history(channel, wishes))
+
+    async def _history(self, name: str, wishes: HistoryWishes) -> HistoryFound:
+        channel = self._with_history(name)
+        try:
+            return await self._read(name, self._store_of(channel), wishes)
+        finally:
+            self._table.settle(channel)
+
+    async def _read(self, name: str, store: IChannelStore, wishes: HistoryWishes) -> HistoryFound:
+        most, since = self.limits.history_per_call, wishes.since
+        limit = most if wishes.limit < 0 else min(wishes.limit, most)
+        end = await store.position()
+        if since is not None and since.epoch not in ("", end.epoch):
+            raise UnrecoverablePosition(name)
+        part: HistoryPart
+        if not limit:
+            return HistoryFound([], end)
+        if not wishes.reverse:
+            part = await store.after(0 if since is None else since.offset, limit)
+            return HistoryFound(list(part.publications), part.position)
+        if since is not None:
+            start = max(0, since.offset - 1 - limit)
+            part = await store.after(start, limit)
+            before = [each for each in part.publications if each.offset < since.offset]
+            return HistoryFound(before[::-1], part.position)
+        part = await store.newest(limit)
+        return HistoryFound(list(part.publications)[::-1], part.position)
 
     def history_remove(self, channel: str) -> Deferred[None]:
         """Forget the history of a channel; its position stays. Fails as :meth:`history` does."""
-        raise NotImplementedError
+        return Deferred.fromCoroutine(self._history_remove(channel))
+
+    async def _history_remove(self, name: str) -> None:
+        channel = self._with_history(name)
+        await self._store_of(channel).forget()
+        self._table.settle(channel)
+
+    def _with_history(self, name: str) -> LiveChannel:
+        if not self._table.rule(name).keeps_history:
+            raise NotAvailable("history", name)
+        return self._table.open(name)
+
+    def _store_of(self, channel: LiveChannel) -> IChannelStore:
+        if channel.store is None:
+            raise NotAvailable("history", channel.name)
+        return channel.store
+
+    # -- who is there
 
     def presence(self, channel: str) -> Sequence[ClientDetails]:
         """Return who is subscribed to a channel.
@@ -147,25 +259,33 @@ class LiveService:
         Raises :class:`InvalidChannelName`, :class:`UnknownChannel`, and :class:`NotAvailable` for
         a channel without presence.
         """
-        raise NotImplementedError
+        found = self._with_presence(channel)
+        return [] if found is None else found.present()
 
     def presence_stats(self, channel: str) -> PresenceCounts:
         """Count who is subscribed; raises as :meth:`presence` does."""
-        raise NotImplementedError
+        found = self._with_presence(channel)
+        if found is None:
+            return PresenceCounts(0, 0)
+        return PresenceCounts(found.clients_present, found.users_present)
+
+    def _with_presence(self, name: str) -> LiveChannel | None:
+        if not self._table.rule(name).presence:
+            raise NotAvailable("presence", name)
+        return self._table.find(name)
 
     def channels(self, pattern: str = "") -> list[ChannelFound]:
-        """Return the channels that have subscribers, sorted, and that a shell pattern matches."""
-        raise NotImplementedError
+        """Return the channels that have subscribers, sorted, and that a shell pattern matches.
 
-    def sessions_of(self, user: str) -> Iterator[LiveSession]:
-        """Iterate over a snapshot of the sessions of a user."""
-        raise NotImplementedError
-
-    def check_again(self, user: str | None = None) -> int:
-        """End the subscriptions that their clients may no longer have, such as after a change of
-        permissions; of one user, or of all. Returns how many ended.
+        Raises :class:`InvalidWish` for a pattern that is too long.
         """
-        raise NotImplementedError
+        if len(pattern) > 255:
+            raise InvalidWish("the pattern has more than 255 characters")
+        return sorted(
+            ChannelFound(each.name, len(each))
+            for each in self._table
+            if len(each) and (not pattern or fnmatchcase(each.name, pattern))
+        )
 
 
 __all__ = ["LiveLimits", "LiveService", "LiveSession"]

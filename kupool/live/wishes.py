@@ -77,9 +77,9 @@ class SubscribeOutcome(NamedTuple):
 class HistoryWishes(NamedTuple):
     """What part of the history a client asks for.
 
-    Without ``since`` the newest ``limit`` publications, otherwise those after it, or with
-    ``reverse`` those before it, the newest first. A ``limit`` of 0 asks for the position alone; one
-    below 0 for as many as the service returns at once.
+    The ``limit`` oldest publications, or the oldest after ``since``. With ``reverse`` the newest,
+    or the newest before ``since``, the newest first. A ``limit`` of 0 asks for the position alone;
+    one below 0 for as many as the service returns at once.
     """
 
     limit: int = 0
