@@ -145,7 +145,7 @@ class LiveChannel:
     def _follow(self) -> None:
         """Get what is published from now on."""
         if self.store is not None:
-            following: Deferred[StreamPosition] = self.store.follow(self._fan_out)
+            following: Deferred[StreamPosition] = self.store.follow(self._fan_out, self._skip)
             following.addBoth(self._opened)
 
     def _opened(self, result: StreamPosition | Failure) -> None:
@@ -197,6 +197,12 @@ class LiveChannel:
         self._sending = sent
         sent.addCallback(self._sent, sent)
         return after(sent)
+
+    def _skip(self, offset: int) -> None:
+        """Go on behind publications that are lost; subscribers learn how many there were."""
+        self.last = max(self.last, offset)
+        for subscription in self:
+            subscription.catch_up()
 
     def _sent(self, _: None, sent: Deferred[None]) -> None:
         if self._sending is sent:

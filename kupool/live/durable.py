@@ -181,20 +181,21 @@ class DurableHistory:
 
     # -- following
 
-    def follow(self, heard: Callable[[PublishedRecord], object]) -> Deferred[StreamPosition]:
-        """Call ``heard`` with each publication from now on; it may return a Deferred.
-
-        What follows is read when that has fired.
-        """
+    def follow(
+        self, heard: Callable[[PublishedRecord], object], skipped: Callable[[int], object]
+    ) -> Deferred[StreamPosition]:
+        """Call ``heard`` with each publication from now on, and ``skipped`` for lost ones."""
         self.unfollow()
-        return Deferred.fromCoroutine(self._follow(heard))
+        return Deferred.fromCoroutine(self._follow(heard, skipped))
 
-    async def _follow(self, heard: Callable[[PublishedRecord], object]) -> StreamPosition:
+    async def _follow(
+        self, heard: Callable[[PublishedRecord], object], skipped: Callable[[int], object]
+    ) -> StreamPosition:
         position = await self._end()
         self.unfollow()
         self._heard = heard
         self._heard_to = position.offset
-        reading = Deferred.fromCoroutine(self._read(heard, position.offset))
+        reading = Deferred.fromCoroutine(self._read(heard, skipped, position.offset))
         reading.addErrback(lambda failure: self._log.failure("A channel cannot go on", failure))
         return position
 
@@ -208,7 +209,12 @@ class DurableHistory:
         for waiter in unheard.values():
             waiter.callback(None)
 
-    async def _read(self, heard: Callable[[PublishedRecord], object], offset: int) -> None:
+    async def _read(
+        self,
+        heard: Callable[[PublishedRecord], object],
+        skipped: Callable[[int], object],
+        offset: int,
+    ) -> None:
         delay = 0.0
         while self._heard is heard:
             try:
@@ -217,6 +223,8 @@ class DurableHistory:
                 return
             except OffsetOutOfRange as error:
                 offset = error.low
+                self._have_heard(offset)
+                skipped(offset)
                 continue
             except Exception as error:
                 delay = _RETRIES.after(delay)
@@ -233,14 +241,18 @@ class DurableHistory:
             for record in fetched.records:
                 if self._heard is not heard:
                     return
-                self._heard_to = record.offset + 1
                 sent = heard(publication_of(record))
-                waiter = self._unheard.pop(self._heard_to, None)
-                if waiter is not None:
-                    waiter.callback(None)
+            if fetched.records:
+                self._have_heard(fetched.records[-1].offset + 1)
             offset = max(offset, fetched.next_offset)
             if isinstance(sent, Deferred):
                 await sent
+
+    def _have_heard(self, offset: int) -> None:
+        """Let those go on who have published what is heard up to an offset."""
+        self._heard_to = offset
+        for each in [each for each in self._unheard if each <= offset]:
+            self._unheard.pop(each).callback(None)
 
     async def _waiting_for(self, work: Deferred[Fetched]) -> Fetched:
         self._reading = work

@@ -79,8 +79,10 @@ class MemoryHistory:
             self._heard(record)
         return succeed(record)
 
-    def follow(self, heard: Callable[[PublishedRecord], object]) -> Deferred[StreamPosition]:
-        """Call ``heard`` with each publication from now on."""
+    def follow(
+        self, heard: Callable[[PublishedRecord], object], skipped: Callable[[int], object]
+    ) -> Deferred[StreamPosition]:
+        """Call ``heard`` with each publication from now on; none is skipped."""
         self._heard = heard
         return succeed(self._position)
 

@@ -147,10 +147,14 @@ class IChannelStore(Interface):
         publication before this fires.
         """
 
-    def follow(heard: Callable[[PublishedRecord], object]) -> Deferred[StreamPosition]:
+    def follow(
+        heard: Callable[[PublishedRecord], object], skipped: Callable[[int], object]
+    ) -> Deferred[StreamPosition]:
         """Call ``heard`` with each publication after the position that this fires with, in order.
 
-        At most one follows a store. ``heard`` must not raise.
+        If publications are lost before they could be read, ``skipped`` is called with the offset of
+        the last one of them. At most one follows a store. The calls must not raise. ``heard`` may
+        return a Deferred: what comes from elsewhere is read when it has fired.
         """
 
     def unfollow() -> None:

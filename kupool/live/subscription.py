@@ -235,6 +235,12 @@ class LiveSubscription:
         self._queue = self._meanwhile = None
         self._backlog.leave(self)
 
+    def catch_up(self) -> None:
+        """Read the history if the channel has gone on without a publication."""
+        if self._phase is Phase.LIVE and self._channel.last > self.at:
+            self._fall_behind()
+            self._pump()
+
     # -- from the fan-out
 
     def give(self, fanned: FannedRecord, data: bytes) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
+from random import Random
 from typing import Any
 
 import msgspec
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
 
-from kupool.live.failures import LiveError
 from kupool.live.hub import Hub
 from kupool.live.interfaces import IChannelStore
 from kupool.live.publications import (
@@ -23,7 +27,8 @@ from kupool.live.service import LiveService
 from kupool.live.session import LiveLimits, LiveSession
 from kupool.live.table import ChannelSources
 from kupool.session.connection import Connection
-from kupool.timing.timers import Timers
+from kupool.topics.memory import MemoryTopics
+from kupool.topics.service import TopicLimits, Topics
 from kupool.wire.framing import LINE, Framing
 from tests.fakes.peers import Bench, PeerTransport
 
@@ -140,6 +145,58 @@ class LiveWorld:
             self.clock.turn()
 
 
+class SlowEngine:
+    """An engine of topics in memory whose answers come when the test lets them."""
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._engine = MemoryTopics(wall)
+        self.capabilities = self._engine.capabilities
+        #: The answers that have not come, in the order of the calls.
+        self.answers: deque[Callable[[], None]] = deque()
+        self.slow = False
+        #: What calls fail with instead, if anything.
+        self.broken: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._engine, name)
+        return partial(self._call, method) if name in ("append", "read", "extents") else method
+
+    def _call(self, method: Callable[..., Deferred[Any]], *arguments: Any) -> Deferred[Any]:
+        if self.broken is not None:
+            return fail(self.broken)
+        result = method(*arguments)
+        if not self.slow:
+            return result
+        answer: Deferred[Any] = Deferred(lambda _: None)
+
+        def come() -> None:
+            if answer.called:
+                result.addErrback(lambda _: None)
+            else:
+                result.chainDeferred(answer)
+
+        self.answers.append(come)
+        return answer
+
+    def answer(self, most: int = 1000) -> None:
+        """Let some answers come, and those that they bring."""
+        while self.answers and most:
+            self.answers.popleft()()
+            most -= 1
+
+
+def topics_on(engine: Any, clock: IReactorTime, wall: Callable[[], float]) -> Topics:
+    """Return topics on an engine; nothing of them runs in a thread."""
+    return Topics(
+        engine,
+        clock,
+        wall,
+        lambda call: maybeDeferred(call),
+        random=Random(1),
+        limits=TopicLimits(),
+    )
+
+
 def new(data: Any, **fields: Any) -> NewPublication:
     """Return a publication of some data."""
     return NewPublication(data=json.dumps(data).encode(), **fields)
@@ -150,4 +207,12 @@ def offsets(records: Sequence[PublishedRecord]) -> list[int]:
     return [record.offset for record in records]
 
 
-__all__ = ["FakeSubscriber", "JsonEncoding", "LiveError", "LiveWorld", "Timers", "new", "offsets"]
+__all__ = [
+    "FakeSubscriber",
+    "JsonEncoding",
+    "LiveWorld",
+    "SlowEngine",
+    "new",
+    "offsets",
+    "topics_on",
+]
