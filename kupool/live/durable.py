@@ -288,21 +288,26 @@ class DurableHistory:
 
     async def _after(self, offset: int, limit: int) -> HistoryPart:
         position = await self._end()
-        missed, start = 0, offset
-        try:
-            try:
-                fetched = await self._fetch(start, 0.0)
-            except OffsetOutOfRange as error:
-                # Where offsets have gaps, all that is known is that one is lost.
-                missed, start = error.low - offset if self._dense else 1, error.low
-                fetched = await self._fetch(start, 0.0)
-        except Exception as error:
-            raise HistoryUnavailable(str(error)) from error
+        start, fetched = await self._fetch_from(offset)
+        # Where offsets have gaps, all that is known is that one is lost.
+        missed = start - offset if self._dense else int(start > offset)
+        if start > position.offset:  # written and lost meanwhile
+            position = StreamPosition(start, self._epoch)
         found = [publication_of(record) for record in fetched.records[:limit]]
         if found and found[-1].offset > position.offset:  # written meanwhile
             position = StreamPosition(found[-1].offset, self._epoch)
         more = bool(found) and found[-1].offset < position.offset
         return HistoryPart(found, position, missed, self._dense or not missed, more)
+
+    async def _fetch_from(self, offset: int) -> tuple[int, Fetched]:
+        """Read from an offset, or the oldest one after it; returns which, and what was read."""
+        while True:
+            try:
+                return offset, await self._fetch(offset, 0.0)
+            except OffsetOutOfRange as error:
+                offset = error.low
+            except Exception as error:
+                raise HistoryUnavailable(str(error)) from error
 
     def count_after(self, offset: int) -> Deferred[MissedCount]:
         """Count the publications after an offset."""
