@@ -46,6 +46,7 @@ class LiveChannel:
         "_followed",
         "_hub",
         "_opening",
+        "_overloaded",
         "_owner",
         "_position",
         "_sending",
@@ -80,6 +81,8 @@ class LiveChannel:
         self._users: dict[str, int] | None = None
         #: Fires when the newest publication is in every outbox; None if it is.
         self._sending: Deferred[None] | None = None
+        #: Whether a publication was dropped since then.
+        self._overloaded = False
         self._followed = store is None
         self._position = StreamPosition(0, "")
         #: Those who wait until the store is followed.
@@ -190,17 +193,26 @@ class LiveChannel:
         self.last = record.offset or previous + 1
         if self._fan is None:
             return None
+        dropped = self._fan.dropped
         sent = self._fan.publish(FannedRecord(self.name, record, previous, self.last))
         if sent.called:
-            self._sending = None
+            if self._fan.dropped > dropped:
+                self._overload()
             return None
         self._sending = sent
         sent.addCallback(self._sent, sent)
         return after(sent)
 
+    def _overload(self) -> None:
+        """Too much is being fanned out: subscribers learn, behind all that, what they missed."""
+        if self._sending is not None and not self._overloaded:
+            self._overloaded = True
+            self._sending.addCallback(lambda _: self._skip(self.last))
+
     def _skip(self, offset: int) -> None:
         """Go on behind publications that are lost; subscribers learn how many there were."""
         self.last = max(self.last, offset)
+        self._overloaded = False
         for subscription in self:
             subscription.catch_up()
 

@@ -167,9 +167,9 @@ class SubscriptionQueue:
         while (oldest := self._oldest()) is not None and oldest.until <= now:
             self._drop(oldest, "late")
 
-    def add_gap(self, gap: PublicationGap, publication: NewPublication) -> None:
+    def add_gap(self, gap: PublicationGap) -> None:
         """Add a gap that was found elsewhere, behind what waits."""
-        place = WaitingPublication(None, gap.first - 1, gap.last, publication)
+        place = WaitingPublication(None, gap.first - 1, gap.last, NewPublication(data=b""))
         place.missed, place.reason = gap.missed, gap.reason
         self._count(place)
         self._add_place(place)

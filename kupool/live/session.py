@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail
@@ -13,6 +14,7 @@ from kupool.live.channel import LiveChannel
 from kupool.live.failures import (
     AlreadySubscribed,
     ChannelForbidden,
+    InvalidWish,
     LiveError,
     LiveLimitExceeded,
     SubscriptionCancelled,
@@ -20,7 +22,7 @@ from kupool.live.failures import (
 from kupool.live.interfaces import LiveSubscriber, MayUse
 from kupool.live.publications import ClientDetails, NewPublication, PublishedRecord, StreamPosition
 from kupool.live.recovery import Recovery, recover, recover_newest
-from kupool.live.rules import QUEUE_PROFILES, ChannelKind, ChannelRule
+from kupool.live.rules import QUEUE_PROFILES, ChannelKind, ChannelRule, QueuePolicy
 from kupool.live.subscription import DeliveryWishes, LiveSubscription, Phase
 from kupool.live.table import ChannelTable
 from kupool.live.wishes import (
@@ -39,7 +41,8 @@ class LiveLimits:
 
     Channels that one client may subscribe to; channels in all; publications that one call of
     ``history`` returns; bytes of one publication's data and tags; publications that are recovered
-    in a reply; and event ids that are remembered, for so many seconds.
+    in a reply; messages and bytes that a client may ask for as the queue of a subscription; and
+    event ids that are remembered, for so many seconds.
     """
 
     channels_per_client: int = 128
@@ -47,6 +50,8 @@ class LiveLimits:
     history_per_call: int = 300
     publication_bytes: int = 65_536
     recovered_per_reply: int = 300
+    queue_messages: int = 1000
+    queue_bytes: int = 1024 * 1024
     remembered_events: int = 100_000
     remembered_seconds: float = 300.0
 
@@ -119,8 +124,8 @@ class LiveSession:
 
         Fails with :class:`InvalidChannelName`, :class:`UnknownChannel`,
         :class:`ChannelForbidden`, :class:`AlreadySubscribed`, :class:`LiveLimitExceeded`,
-        :class:`HistoryUnavailable`, and :class:`SubscriptionCancelled` if it was unsubscribed
-        meanwhile.
+        :class:`InvalidWish`, :class:`HistoryUnavailable`, and :class:`SubscriptionCancelled` if
+        it was unsubscribed meanwhile.
         """
         try:
             opened = self._open(channel, wishes)
@@ -138,6 +143,7 @@ class LiveSession:
             raise SubscriptionCancelled(name)
         if not wishes.permitted:
             self._must("subscribe", name)
+        self._check(rule, wishes)
         if name in self._subscriptions:
             raise AlreadySubscribed(name)
         most = means.limits.channels_per_client
@@ -149,6 +155,23 @@ class LiveSession:
                 f"channel {name} has {rule.most_subscribers} subscribers already"
             )
         return means.table.open(name)
+
+    def _check(self, rule: ChannelRule, wishes: SubscribeWishes) -> None:
+        """Raise :class:`InvalidWish` for what cannot be served."""
+        limits, queue = self._means.limits, wishes.queue
+        if wishes.policy is QueuePolicy.REPLAY and not rule.keeps_history:
+            raise InvalidWish("the channel has no history that could be replayed")
+        if not 0 <= wishes.max_rate < inf:
+            raise InvalidWish("max_rate: expected a number of 0 or more")
+        if queue is not None and not (
+            0 < queue.messages <= limits.queue_messages
+            and 0 < queue.size <= limits.queue_bytes
+            and 0 < queue.deadline < inf
+        ):
+            raise InvalidWish(
+                f"the queue: expected up to {limits.queue_messages} messages of together up to "
+                f"{limits.queue_bytes} bytes"
+            )
 
     def _make(self, channel: LiveChannel, wishes: SubscribeWishes) -> LiveSubscription:
         rule, subscriber = channel.rule, self.subscriber

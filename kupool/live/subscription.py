@@ -236,10 +236,18 @@ class LiveSubscription:
         self._backlog.leave(self)
 
     def catch_up(self) -> None:
-        """Read the history if the channel has gone on without a publication."""
-        if self._phase is Phase.LIVE and self._channel.last > self.at:
+        """Notice that the channel has gone on without this subscription.
+
+        It reads the history, or tells its client what it missed.
+        """
+        last = self._channel.last
+        if self._phase is not Phase.LIVE or last <= self.at:
+            return
+        if self._channel.keeps_history:
             self._fall_behind()
-            self._pump()
+        else:
+            self._miss(last)
+        self._pump()
 
     # -- from the fan-out
 
@@ -264,8 +272,7 @@ class LiveSubscription:
                 self._fall_behind()
                 self._pump()
                 return
-            missed = fanned.previous - self.at
-            self._tell_gap(PublicationGap(missed, self.at + 1, fanned.previous, "overload"), fanned)
+            self._miss(fanned.previous)
         before, self.at = self.at, fanned.at
         record = fanned.record
         wanted = self._delivery.wanted
@@ -336,10 +343,12 @@ class LiveSubscription:
             self._backlog.enter(self)
             self._backlog.pump()
 
-    def _tell_gap(self, gap: PublicationGap, fanned: FannedRecord) -> None:
-        """Tell a gap, behind what waits."""
+    def _miss(self, last: int) -> None:
+        """Count what the fan-out has dropped, and tell it behind what waits."""
+        gap = PublicationGap(last - self.at, self.at + 1, last, "overload")
+        self.at = last
         if self._queue is not None:
-            self._queue.add_gap(gap, fanned.record)
+            self._queue.add_gap(gap)
             self._count_drops()
         else:
             self._count(gap.reason, gap.missed)

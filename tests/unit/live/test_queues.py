@@ -67,7 +67,7 @@ class QueueTests(Case):
     def test_a_gap_from_elsewhere(self) -> None:
         queue = self.make(QueuePolicy.DROP_OLDEST)
         queue.add(entry(1), 0.0)
-        queue.add_gap(PublicationGap(4, 2, 5, "overload"), NewPublication(data=b"1"))
+        queue.add_gap(PublicationGap(4, 2, 5, "overload"))
         queue.add(entry(6), 0.0)
         self.assertEqual(self.drain(queue), [1, (4, 2, 5, "overload"), 6])
 

@@ -20,6 +20,7 @@ from kupool.live.publications import NewPublication, StreamPosition
 from kupool.live.rules import ChannelKind, ChannelRule
 from kupool.live.session import LiveSession
 from kupool.live.wishes import HistoryWishes, SubscribeWishes
+from kupool.net.fan_out import LIMIT
 from kupool.timing.chunks import CHUNK
 from kupool.wire.framing import FRAME, LINE
 from tests.fakes.live import FakeSubscriber, LiveWorld, new, offsets
@@ -90,6 +91,20 @@ class PublishTests(Case):
         del clients[3]
         self.assertEqual({tuple(each.data()) for each, _ in clients}, {(1, 2)})
         self.assertEqual(late.data(), [])
+
+    def test_more_than_can_be_fanned_out(self) -> None:
+        """W-89: the history has it, or it is counted; nobody waits for the next publication."""
+        for rule in (ChannelRule(pattern="*"), ChannelRule(pattern="*", history_size=2000)):
+            world = LiveWorld(rule)
+            clients = [self.join(world)[0] for _ in range(CHUNK + 10)]
+            for each in range(LIMIT + 100):
+                world.service.publish("a", new(each))
+            for _ in range(3):
+                world.turns()
+            for client in (clients[0], clients[-1]):
+                missed = sum(gap.missed for _, gap in client.told)
+                self.assertEqual(len(client.data()) + missed, LIMIT + 100)
+                self.assertEqual(missed == 0, rule.history_size == 2000)
 
     def test_published_again(self) -> None:
         """W-55: nobody gets it twice, and it has the place of the first time."""

@@ -11,6 +11,7 @@ from kupool.live.failures import (
     ChannelForbidden,
     HistoryUnavailable,
     InvalidChannelName,
+    InvalidWish,
     LiveError,
     LiveLimitExceeded,
     NotAvailable,
@@ -18,7 +19,7 @@ from kupool.live.failures import (
     UnknownChannel,
 )
 from kupool.live.publications import StreamPosition
-from kupool.live.rules import ChannelKind, ChannelRule
+from kupool.live.rules import ChannelKind, ChannelRule, QueueLimits, QueuePolicy
 from kupool.live.wishes import HistoryWishes, SubscribeOutcome, SubscribeWishes
 from tests.fakes.live import LiveWorld, new, offsets
 from tests.unit.live.test_subscription import durable_world
@@ -74,6 +75,23 @@ class SubscribeTests(Case):
         self.assertIn("4 channels", str(self.refused(LiveLimitExceeded, other, "e")))
         session.unsubscribe("a")
         self.outcome(other, "e")
+
+    def test_wishes_that_cannot_be_served(self) -> None:
+        """W-18: a client does not choose a queue without bounds."""
+        world = LiveWorld(ChannelRule(pattern="a"))
+        _, session = world.client()
+        for wishes in (
+            {"policy": QueuePolicy.REPLAY},
+            {"max_rate": -1.0},
+            {"max_rate": float("nan")},
+            {"max_rate": float("inf")},
+            {"queue": QueueLimits(messages=0)},
+            {"queue": QueueLimits(messages=1001)},
+            {"queue": QueueLimits(size=1 << 30)},
+            {"queue": QueueLimits(deadline=float("inf"))},
+        ):
+            self.refused(InvalidWish, session, "a", **wishes)
+        self.outcome(session, "a", queue=QueueLimits(messages=1000))
 
     def test_ten_times_in_a_row(self) -> None:
         """W-71: unsubscribed and subscribed at once, it is there once."""
