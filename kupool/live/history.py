@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from itertools import islice
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
@@ -57,8 +55,9 @@ class MemoryHistory:
         self._size = 1 if newest_only else size
         self._seconds = seconds
         self._newest_only = newest_only
-        #: Publications with the times until which they are kept, the oldest first.
-        self._kept: deque[tuple[float, PublishedRecord]] | None = None
+        #: Publications with the times until which they are kept, the oldest first. A list: most
+        #: histories are short, and an empty deque takes more memory than all the rest of them.
+        self._kept: list[tuple[float, PublishedRecord]] | None = None
         self._heard: Callable[[PublishedRecord], object] | None = None
 
     def position(self) -> Deferred[StreamPosition]:
@@ -71,9 +70,9 @@ class MemoryHistory:
         record = published(new, self._position.offset, self._wall())
         self._drop_old()
         if self._kept is None:
-            self._kept = deque()
+            self._kept = []
         elif len(self._kept) >= self._size:
-            self._kept.popleft()
+            del self._kept[0]
         self._kept.append((self._now() + self._seconds, record))
         if self._heard is not None:
             self._heard(record)
@@ -93,10 +92,10 @@ class MemoryHistory:
     def after(self, offset: int, limit: int) -> Deferred[HistoryPart]:
         """Return publications after an offset."""
         self._drop_old()
-        kept = self._kept or ()
+        kept = self._kept or []
         before = self._position.offset - len(kept)
         skipped = max(0, offset - before)
-        found = [record for _, record in islice(kept, skipped, skipped + limit)]
+        found = [record for _, record in kept[skipped : skipped + limit]]
         return succeed(
             HistoryPart(
                 found,
@@ -138,11 +137,12 @@ class MemoryHistory:
         kept = self._kept
         if kept is None or not self._seconds:
             return
-        now = self._now()
-        while kept and kept[0][0] <= now:
-            kept.popleft()
-        if not kept:
-            self._kept = None
+        now, old = self._now(), 0
+        while old < len(kept) and kept[old][0] <= now:
+            old += 1
+        if old:
+            del kept[:old]
+            self._kept = kept or None
 
 
 __all__ = ["MemoryHistory"]

@@ -109,6 +109,7 @@ class LiveWorld:
         *rules: ChannelRule,
         may: Callable[[str, str, str, str], bool] = lambda *_: True,
         durable: Callable[[ChannelRule], IChannelStore] | None = None,
+        hub: Callable[[IReactorTime], Hub] = Hub,
         **limits: Any,
     ) -> None:
         self.bench = Bench(max_connections=0)
@@ -118,7 +119,7 @@ class LiveWorld:
         self.service = LiveService(
             ChannelSources(
                 self.clock,
-                Hub(self.clock),
+                hub(self.clock),
                 lambda: self.wall + self.clock.seconds(),
                 lambda: f"epoch{next(self._epochs)}",
                 durable,
