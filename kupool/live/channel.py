@@ -191,12 +191,13 @@ class LiveChannel:
         """Hand a publication to all subscriptions; returns a Deferred if that takes long."""
         previous = self.last
         self.last = record.offset or previous + 1
-        if self._fan is None:
+        fan = self._fan  # the last subscriber may leave while it gets this
+        if fan is None:
             return None
-        dropped = self._fan.dropped
-        sent = self._fan.publish(FannedRecord(self.name, record, previous, self.last))
+        dropped = fan.dropped
+        sent = fan.publish(FannedRecord(self.name, record, previous, self.last))
         if sent.called:
-            if self._fan.dropped > dropped:
+            if fan.dropped > dropped:
                 self._overload()
             return None
         self._sending = sent

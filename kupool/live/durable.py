@@ -326,23 +326,24 @@ class DurableHistory:
                 return MissedCount(count, exact)
             offset = part.publications[-1].offset
 
-    def newest(self, limit: int) -> Deferred[HistoryPart]:
-        """Return the newest publications."""
-        return Deferred.fromCoroutine(self._newest(limit))
+    def newest(self, limit: int, before: int | None = None) -> Deferred[HistoryPart]:
+        """Return the newest publications, before an offset if one is given.
 
-    async def _newest(self, limit: int) -> HistoryPart:
+        Where offsets have gaps, it reads the partition from its beginning.
+        """
+        return Deferred.fromCoroutine(self._newest(limit, before))
+
+    async def _newest(self, limit: int, before: int | None) -> HistoryPart:
         position = await self._end()
-        if limit <= 0:
-            return HistoryPart([], position)
+        end = position.offset if before is None else min(position.offset, before - 1)
         found: list[PublishedRecord] = []
-        offset = max(0, position.offset - limit) if self._dense else 0
-        while offset < position.offset:
+        offset = max(0, end - limit) if self._dense else 0
+        while offset < end and limit > 0:
             part = await self._after(offset, READ_SIZE)
-            found = [*found, *part.publications][-limit:]
-            if not part.publications:
+            found = [*found, *(each for each in part.publications if each.offset <= end)][-limit:]
+            if not part.more:
                 break
             offset = part.publications[-1].offset
-            position = part.position
         return HistoryPart(found, position)
 
     def forget(self) -> Deferred[None]:

@@ -95,7 +95,7 @@ class MemoryHistory:
         kept = self._kept or []
         before = self._position.offset - len(kept)
         skipped = max(0, offset - before)
-        found = [record for _, record in kept[skipped : skipped + limit]]
+        found = [record for _, record in kept[skipped : skipped + max(0, limit)]]
         return succeed(
             HistoryPart(
                 found,
@@ -111,9 +111,15 @@ class MemoryHistory:
             return succeed(MissedCount(int(offset < self._position.offset)))
         return succeed(MissedCount(max(0, self._position.offset - offset)))
 
-    def newest(self, limit: int) -> Deferred[HistoryPart]:
-        """Return the newest publications."""
-        return self.after(max(0, self._position.offset - limit), limit)
+    def newest(self, limit: int, before: int | None = None) -> Deferred[HistoryPart]:
+        """Return the newest publications, before an offset if one is given."""
+        self._drop_old()
+        kept = self._kept or []
+        if before is not None:
+            later = self._position.offset - before + 1
+            kept = kept[: max(0, len(kept) - max(0, later))]
+        found = [record for _, record in kept[max(0, len(kept) - limit) :]]
+        return succeed(HistoryPart(found, self._position))
 
     def forget(self) -> Deferred[None]:
         """Forget all publications."""

@@ -109,7 +109,8 @@ class LiveSubscriber(Protocol):
     def gap(self, channel: str, gap: PublicationGap) -> None:
         """Tell the client what it missed; called before the publication that follows the gap.
 
-        A protocol that cannot say so ends the subscription as *insufficient state*.
+        A protocol that cannot say so ends the subscription as *insufficient state*: it may
+        unsubscribe the client in this call, which then gets nothing more.
         """
 
     def unsubscribed(self, channel: str, reason: str) -> None:
@@ -166,8 +167,11 @@ class IChannelStore(Interface):
     def count_after(offset: int) -> Deferred[MissedCount]:
         """Count the publications after an offset, those that are lost included."""
 
-    def newest(limit: int) -> Deferred[HistoryPart]:
-        """Return up to ``limit`` of the newest publications, ascending."""
+    def newest(limit: int, before: int | None = None) -> Deferred[HistoryPart]:
+        """Return up to ``limit`` of the newest publications, or the newest before an offset.
+
+        They are ascending.
+        """
 
     def forget() -> Deferred[None]:
         """Forget all publications; later ones continue with the next offset."""

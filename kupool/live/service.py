@@ -224,12 +224,7 @@ class LiveService:
         if not wishes.reverse:
             part = await store.after(0 if since is None else since.offset, limit)
             return HistoryFound(list(part.publications), part.position)
-        if since is not None:
-            start = max(0, since.offset - 1 - limit)
-            part = await store.after(start, limit)
-            before = [each for each in part.publications if each.offset < since.offset]
-            return HistoryFound(before[::-1], part.position)
-        part = await store.newest(limit)
+        part = await store.newest(limit, None if since is None else since.offset)
         return HistoryFound(list(part.publications)[::-1], part.position)
 
     def history_remove(self, channel: str) -> Deferred[None]:

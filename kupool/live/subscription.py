@@ -273,6 +273,8 @@ class LiveSubscription:
                 self._pump()
                 return
             self._miss(fanned.previous)
+            if self._phase is not Phase.LIVE:
+                return  # the client has left when it was told
         before, self.at = self.at, fanned.at
         record = fanned.record
         wanted = self._delivery.wanted
@@ -333,7 +335,8 @@ class LiveSubscription:
                 self._plain = self._is_plain()
             if gap is not None:
                 self._tell(gap)
-            if entry is not None and entry.encoded is not None:
+            left = self._phase is Phase.ENDED  # when it was told
+            if entry is not None and entry.encoded is not None and not left:
                 if self._bucket is not None:
                     self._bucket.spend(self._backlog.now())
                 self.peer.send_encoded(entry.encoded)

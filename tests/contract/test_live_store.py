@@ -146,6 +146,20 @@ class LiveStoreContract:
             )
             self.assertEqual(part.position.offset, 5)
 
+    async def test_newest_before_an_offset(self) -> None:
+        store = await self.store(*range(5))
+        for limit, before, expected in (
+            (2, 4, [2, 3]),
+            (9, 3, [1, 2]),
+            (2, 99, [4, 5]),
+            (2, 1, []),
+            (2, 0, []),
+        ):
+            part = await store.newest(limit, before)
+            if self.newest_only:
+                expected = [each for each in expected if each == 5]
+            self.assertEqual(offsets(part.publications), expected, (limit, before))
+
     async def test_forgotten(self) -> None:
         """What is forgotten is missed, and offsets go on."""
         store = await self.store(*range(3))

@@ -114,6 +114,31 @@ class PaceTests(Case):
         self.assertEqual(offsets(self.heard), [1])
 
 
+class GapTests(Case):
+    """W-19: in an engine whose offsets have gaps, records are counted, never subtracted."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.engine.capabilities = self.engine.capabilities._replace(dense=False)
+        for each in range(5):
+            self.store.append(new(each))
+
+    def test_counted(self) -> None:
+        self.assertEqual(self.successResultOf(self.store.count_after(2)), (3, True))
+        self.assertEqual(self.successResultOf(self.store.count_after(5)), (0, True))
+
+    def test_what_is_gone_is_a_lower_bound(self) -> None:
+        self.engine.drop_below(Partition("t", 0), 3)
+        self.assertEqual(self.successResultOf(self.store.count_after(0)), (3, False))
+        part = self.successResultOf(self.store.after(0, 10))
+        self.assertEqual((offsets(part.publications), part.missed, part.exact), ([4, 5], 1, False))
+
+    def test_newest(self) -> None:
+        for limit, before, expected in ((2, None, [4, 5]), (2, 4, [2, 3]), (0, None, [])):
+            part = self.successResultOf(self.store.newest(limit, before))
+            self.assertEqual(offsets(part.publications), expected)
+
+
 class RecordTests(SynchronousTestCase):
     """W-34: records of others, and of ours."""
 

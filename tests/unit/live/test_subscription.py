@@ -388,6 +388,41 @@ class PolicyTests(Case):
         self.assertEqual(subscriber.taken(), [])
         self.assertEqual(world.service.drops, {"full": 3})
 
+    def test_an_emergency_passes_what_waits(self) -> None:
+        """W-21, W-63: that of another channel goes first, whatever waits before it."""
+        world = LiveWorld(ChannelRule(pattern="*"))
+        subscriber, session, _ = self.subscribe(world)
+        done = session.subscribe("alarms", SubscribeWishes())
+        self.successResultOf(done).subscription.start()
+        subscriber.stall()
+        self.publish(world, *range(200))
+        world.service.publish("alarms", new("!", priority=PublicationPriority.EMERGENCY))
+        subscriber.read()
+        self.assertEqual(subscriber.data()[0], "!")
+
+    def test_who_leaves_when_a_gap_is_told_gets_nothing_more(self) -> None:
+        """W-19: as a protocol does that cannot tell a gap."""
+        for rule, policy in ((BARE, QueuePolicy.DROP_OLDEST), (HISTORY, QueuePolicy.REPLAY)):
+            world = LiveWorld(rule)
+            subscriber, session, subscription = self.subscribe(
+                world, policy=policy, queue=QueueLimits(messages=2)
+            )
+            subscriber.gap = lambda *_, leave=session.unsubscribe: leave("a")  # type: ignore
+            subscriber.stall()
+            self.publish(world, *range(20))
+            subscriber.read()
+            self.publish(world, 20)
+            self.assertEqual((subscriber.taken(), session.subscriptions), ([], []))
+            self.assertIs(subscription.phase, Phase.ENDED)
+
+    def test_who_leaves_at_a_hole(self) -> None:
+        world = LiveWorld(BARE)
+        subscriber, session, subscription = self.subscribe(world)
+        subscriber.gap = lambda *_: session.unsubscribe("a")  # type: ignore
+        subscription._channel.last += 2  # as if two had been dropped
+        self.publish(world, 4)
+        self.assertEqual((subscriber.taken(), session.subscriptions), ([], []))
+
     def test_a_slow_client_delays_nobody(self) -> None:
         """W-16."""
         world, slow = self.slow(QueuePolicy.WAIT)
