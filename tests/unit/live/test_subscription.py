@@ -277,10 +277,12 @@ class ReplayTests(Case):
         world = LiveWorld(ChannelRule(pattern="a", history_size=10_000))
         subscriber, _, subscription = self.subscribe(world, queue=QueueLimits(messages=3))
         subscriber.stall()
-        self.publish(world, *range(500))
+        self.publish(world, *range(PAGE - 1))
         subscriber.transport.producer.resumeProducing()  # there is room for one, and no more
         self.assertEqual(subscriber.data(), [0])
         self.assertEqual((subscription.phase, subscriber.peer.outbound), (Phase.BEHIND, 0))
+        subscriber.read()
+        self.assertEqual(subscriber.data(), list(range(1, PAGE - 1)))
 
     def test_a_page_at_a_time(self) -> None:
         """A long history is no deep recursion."""

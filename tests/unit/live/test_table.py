@@ -12,6 +12,7 @@ from kupool.live.rules import ChannelRule
 from kupool.live.table import SWEEP
 from kupool.live.wishes import HistoryWishes, SubscribeWishes
 from tests.fakes.live import FakeSubscriber, LiveWorld, new
+from tests.unit.live.test_subscription import durable_world
 
 #: So many clients come and go; what each would leave behind is seen after some thousands.
 CYCLES = 3_000
@@ -44,6 +45,23 @@ class LifeTests(SynchronousTestCase):
         world.clock.advance(SWEEP)
         world.turns()
         self.assertEqual(self.names(world), ["a"])
+        session.disconnect()
+        world.clock.advance(SWEEP)
+        world.turns()
+        self.assertEqual((self.names(world), world.clock.getDelayedCalls()), ([], []))
+
+    def test_it_looks_again_and_again(self) -> None:
+        world = LiveWorld(ChannelRule(pattern="*", history_size=3, history_time=2.5 * SWEEP))
+        world.service.publish("a", new(1))
+        for expected in (["a"], ["a"], []):
+            world.clock.advance(SWEEP)
+            world.turns()
+            self.assertEqual(self.names(world), expected)
+
+    def test_a_durable_channel_without_subscribers_is_not_read(self) -> None:
+        _, world = durable_world()
+        _, session = world.client()
+        self.successResultOf(session.subscribe("a", SubscribeWishes()))
         session.disconnect()
         world.clock.advance(SWEEP)
         world.turns()
