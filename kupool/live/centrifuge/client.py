@@ -88,7 +88,7 @@ from kupool.live.centrifuge.world import CentrifugePeer, CentrifugeWorld, RpcFai
 from kupool.live.failures import LiveError
 from kupool.live.interfaces import LiveEncoding, LivePeer
 from kupool.live.publications import ClientDetails, NewPublication, PublicationGap, StreamPosition
-from kupool.live.service import LiveSession
+from kupool.live.session import LiveSession
 from kupool.live.wishes import HistoryWishes
 
 
@@ -126,8 +126,8 @@ class Emulation(msgspec.Struct, frozen=True):
 class CentrifugeClient:
     """A client on a transport; it is the subscriber that the live service knows.
 
-    ``emulation`` is for transports that only send. With ``pings`` of False, the transport has
-    pings of its own.
+    ``disconnect`` ends the connection, and tells the client the reason. ``emulation`` is for
+    transports that only send. With ``pings`` of False, the transport has pings of its own.
     """
 
     _log = Logger()
@@ -137,6 +137,7 @@ class CentrifugeClient:
         world: CentrifugeWorld,
         peer: CentrifugePeer,
         encoding: CentrifugeEncoding,
+        disconnect: Callable[[Disconnect], object],
         *,
         identity: ClientIdentity = UNKNOWN_CLIENT,
         emulation: Emulation | None = None,
@@ -149,6 +150,7 @@ class CentrifugeClient:
         self.peer: LivePeer = peer
         self.encoding: LiveEncoding = encoding
         self._peer = peer
+        self._disconnect = disconnect
         self.state = ClientState.WAITING
         self._world = world
         self._emulation = emulation
@@ -202,9 +204,9 @@ class CentrifugeClient:
             return
         self.state = ClientState.CLOSED
         self._waiting.clear()
-        if self._timer is not None:
+        if self._timer is not None and self._timer.active():
             self._timer.cancel()
-            self._timer = None
+        self._timer = None
         if self._subscriptions is not None:
             self._subscriptions.expiries.close()
         if self._session is not None:
@@ -217,7 +219,7 @@ class CentrifugeClient:
         """End the connection, and tell the client why."""
         if self.state is not ClientState.CLOSED:
             self.lost()
-            self._peer.disconnect(reason)
+            self._disconnect(reason)
 
     # -- commands in their order
 

@@ -54,7 +54,7 @@ from kupool.live.centrifuge.tokens import (
 )
 from kupool.live.centrifuge.world import CentrifugePeer, CentrifugeWorld
 from kupool.live.publications import PublicationGap, StreamPosition
-from kupool.live.service import LiveSession
+from kupool.live.session import LiveSession
 from kupool.live.wishes import SubscribeOutcome, SubscribeWishes
 
 #: A channel whose name begins so needs a token.
@@ -186,7 +186,7 @@ class ClientSubscriptions:
             ttl=self.ttl(expires_at) if expires_at else msgspec.UNSET,
             recoverable=outcome.recoverable,
             epoch=outcome.position.epoch if has_position else "",
-            publications=[shown_publication(record) for record in outcome.publications],
+            publications=tuple(map(shown_publication, outcome.publications)),
             recovered=outcome.recovered,
             offset=outcome.position.offset if has_position else 0,
             positioned=has_position,
@@ -244,9 +244,7 @@ class ClientSubscriptions:
         recover = None
         if position is not None and position.recover:
             recover = StreamPosition(max(0, position.offset or 0), position.epoch or "")
-        return SubscribeWishes(
-            positioned=True, recoverable=True, join_leave=True, recover=recover, permitted=True
-        )
+        return SubscribeWishes(positioned=True, recoverable=True, recover=recover, permitted=True)
 
     def add(self, channel: str, granted: ServerSubscription, expires_at: float) -> Deferred[None]:
         """Subscribe the client to a channel by the server; fires when it was told.

@@ -10,7 +10,6 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.live.centrifuge.codes import Disconnect
 from kupool.live.centrifuge.tokens import ChannelClaims, ConnectionClaims
 from kupool.live.interfaces import LivePeer
 from kupool.live.service import LiveService
@@ -55,9 +54,6 @@ class CentrifugePeer(LivePeer, Protocol):
 
     def send(self, payload: bytes) -> None:
         """Send a message, which is never dropped."""
-
-    def disconnect(self, reason: Disconnect) -> None:
-        """End the connection; the client learns the reason."""
 
 
 class CallerDetails(Protocol):
