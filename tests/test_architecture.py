@@ -49,7 +49,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "session",
         "settings_file",
     },
-    "live": {"errors", "callbacks", "patterns", "timing", "wire", "session", "net", "topics"},
+    "live": {
+        "errors",
+        "callbacks",
+        "incidents",
+        "patterns",
+        "timing",
+        "wire",
+        "session",
+        "net",
+        "topics",
+    },
     "rooms": {
         "errors",
         "moved",

@@ -72,13 +72,13 @@ from kupool.live.centrifuge.messages import (
     raw_json,
 )
 from kupool.live.centrifuge.refusals import (
-    ClientRefused,
+    ClientDisconnected,
     CommandRefused,
     error_of,
     no_channel,
     refused_connection,
 )
-from kupool.live.centrifuge.subscriptions import Answer, ClientSubscriptions
+from kupool.live.centrifuge.subscriptions import ClientSubscriptions, SubscribeReply
 from kupool.live.centrifuge.tokens import (
     ConnectionClaims,
     ExpiredTokenError,
@@ -92,7 +92,7 @@ from kupool.live.session import LiveSession
 from kupool.live.wishes import HistoryWishes
 
 
-class ClientState(Enum):
+class CentrifugeState(Enum):
     """How far a client is; see the head of this file."""
 
     WAITING = "waiting"
@@ -151,7 +151,7 @@ class CentrifugeClient:
         self.encoding: LiveEncoding = encoding
         self._peer = peer
         self._disconnect = disconnect
-        self.state = ClientState.WAITING
+        self.state = CentrifugeState.WAITING
         self._world = world
         self._emulation = emulation
         self._pings = pings and world.settings.ping > 0
@@ -164,7 +164,7 @@ class CentrifugeClient:
         self._timer: IDelayedCall | None = world.clock.callLater(
             world.settings.connect_wait, self.close, STALE
         )
-        self._handlers: dict[str, Callable[[Any], Awaitable[CentrifugeResult | Answer]]] = {
+        self._handlers: dict[str, Callable[[Any], Awaitable[CentrifugeResult | SubscribeReply]]] = {
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
             "publish": self._publish,
@@ -181,7 +181,7 @@ class CentrifugeClient:
 
     def receive(self, frame: bytes) -> None:
         """Take a frame of commands."""
-        if self.state in (ClientState.REFUSED, ClientState.CLOSED):
+        if self.state in (CentrifugeState.REFUSED, CentrifugeState.CLOSED):
             return
         try:
             commands = decode_commands(frame)
@@ -200,9 +200,9 @@ class CentrifugeClient:
 
     def lost(self) -> None:
         """The transport has ended."""
-        if self.state is ClientState.CLOSED:
+        if self.state is CentrifugeState.CLOSED:
             return
-        self.state = ClientState.CLOSED
+        self.state = CentrifugeState.CLOSED
         self._waiting.clear()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -217,7 +217,7 @@ class CentrifugeClient:
 
     def close(self, reason: Disconnect) -> None:
         """End the connection, and tell the client why."""
-        if self.state is not ClientState.CLOSED:
+        if self.state is not CentrifugeState.CLOSED:
             self.lost()
             self._disconnect(reason)
 
@@ -236,36 +236,36 @@ class CentrifugeClient:
 
     async def _serve_all(self) -> None:
         try:
-            while self._waiting and self.state is not ClientState.CLOSED:
+            while self._waiting and self.state is not CentrifugeState.CLOSED:
                 await self._serve_one(self._waiting.popleft())
         finally:
             self._serving = None
 
     async def _serve_one(self, command: CentrifugeCommand) -> None:
-        if command.method == "rpc" and self.state is ClientState.CONNECTED:
+        if command.method == "rpc" and self.state is CentrifugeState.CONNECTED:
             self._call(command)
             return
         connects = command.method == "connect"
         try:
-            if connects is not (self.state is ClientState.WAITING):
-                raise ClientRefused(CLOSE_BAD_REQUEST)
+            if connects is not (self.state is CentrifugeState.WAITING):
+                raise ClientDisconnected(CLOSE_BAD_REQUEST)
             if connects:
                 await self._connect(command)
                 return
             answer = await self._handlers[command.method](command.request)
             if command.id:
                 self._reply(command, answer)
-        except ClientRefused as refused:
+        except ClientDisconnected as refused:
             self.close(refused.disconnect)
-        except CancelledError:
+        except (CancelledError, GeneratorExit):
             raise
         except BaseException as error:
             self._refuse(command, self._error_of(command, error))
             if connects:
                 self._refused()
 
-    def _reply(self, command: CentrifugeCommand, answer: CentrifugeResult | Answer) -> None:
-        if isinstance(answer, Answer):
+    def _reply(self, command: CentrifugeCommand, answer: CentrifugeResult | SubscribeReply) -> None:
+        if isinstance(answer, SubscribeReply):
             self._peer.send(encode_reply(command, answer.result))
             answer.start()
         else:
@@ -282,13 +282,13 @@ class CentrifugeClient:
         return INTERNAL._replace(message=text)
 
     def _refuse(self, command: CentrifugeCommand, error: CentrifugeError) -> None:
-        if command.id and self.state is not ClientState.CLOSED:
+        if command.id and self.state is not CentrifugeState.CLOSED:
             self._peer.send(encode_failure(command, error))
 
     def _refused(self) -> None:
         """Hear nothing any more: the connect had an error as its reply."""
-        if self.state is not ClientState.CLOSED:
-            self.state = ClientState.REFUSED
+        if self.state is not CentrifugeState.CLOSED:
+            self.state = CentrifugeState.REFUSED
             self._waiting.clear()
             # The timer of the first command goes on: it ends a client that does not leave.
 
@@ -297,7 +297,7 @@ class CentrifugeClient:
     async def _connect(self, command: CentrifugeCommand) -> None:
         request = command.request
         assert isinstance(request, ConnectRequest)
-        self.state = ClientState.CONNECTING
+        self.state = CentrifugeState.CONNECTING
         claims = self._identified(request.token or "")
         subscriptions = ClientSubscriptions(self._world, self._peer, self.user, self.close)
         self._subscriptions = subscriptions
@@ -310,7 +310,7 @@ class CentrifugeClient:
         end = claims.expires_at
         if end:
             subscriptions.expiries.set("", end + self._world.settings.expiry_grace)
-        self.state = ClientState.CONNECTED
+        self.state = CentrifugeState.CONNECTED
         self._start_pings()
         settings = self._world.settings
         result = ConnectResult(
@@ -333,7 +333,7 @@ class CentrifugeClient:
         if not token:
             settings = self._world.settings
             if not (self.user or settings.anonymous or settings.insecure):
-                raise ClientRefused(CLOSE_BAD_REQUEST)
+                raise ClientDisconnected(CLOSE_BAD_REQUEST)
             return ConnectionClaims(self.user, 0.0, b"", {})
         claims = self._checked(token)
         self.user, self.connection_info = claims.user, claims.info
@@ -342,7 +342,7 @@ class CentrifugeClient:
 
     def _checked(self, token: str) -> ConnectionClaims:
         if self._world.tokens is None:
-            raise ClientRefused(INVALID_TOKEN)
+            raise ClientDisconnected(INVALID_TOKEN)
         try:
             return self._world.tokens.connection(token)
         except (InvalidTokenError, ExpiredTokenError) as error:
@@ -397,7 +397,7 @@ class CentrifugeClient:
         assert self._subscriptions is not None, "the client is not connected"
         return self._subscriptions
 
-    async def _subscribe(self, request: SubscribeRequest) -> Answer:
+    async def _subscribe(self, request: SubscribeRequest) -> SubscribeReply:
         return await self.subscriptions.subscribe(request)
 
     async def _unsubscribe(self, request: ChannelRequest) -> EmptyResult:
@@ -437,15 +437,15 @@ class CentrifugeClient:
 
     async def _refresh(self, request: RefreshRequest) -> RefreshResult:
         if self._world.tokens is None:
-            raise ClientRefused(INVALID_TOKEN)
+            raise ClientDisconnected(INVALID_TOKEN)
         try:
             claims = self._world.tokens.connection(request.token or "")
         except ExpiredTokenError:
-            raise ClientRefused(CONNECTION_EXPIRED) from None
+            raise ClientDisconnected(CONNECTION_EXPIRED) from None
         except InvalidTokenError:
-            raise ClientRefused(INVALID_TOKEN) from None
+            raise ClientDisconnected(INVALID_TOKEN) from None
         if claims.user != self.user:
-            raise ClientRefused(INVALID_TOKEN)
+            raise ClientDisconnected(INVALID_TOKEN)
         end = claims.expires_at
         self.subscriptions.expiries.set("", end and end + self._world.settings.expiry_grace)
         return RefreshResult(
@@ -459,7 +459,7 @@ class CentrifugeClient:
         return self.subscriptions.refresh(request)
 
     async def _send(self, request: SendRequest) -> EmptyResult:
-        raise ClientRefused(CLOSE_NOT_AVAILABLE)
+        raise ClientDisconnected(CLOSE_NOT_AVAILABLE)
 
     async def _ping(self, request: object) -> EmptyResult:
         return EmptyResult()
@@ -481,7 +481,7 @@ class CentrifugeClient:
         data = raw_json(request.data) or b"{}"
         try:
             result = await self._world.call(self, request.method or "", data)
-        except CancelledError:
+        except (CancelledError, GeneratorExit):
             raise
         except RpcFailed as error:
             self._refuse(command, CentrifugeError(error.code, str(error)))
@@ -490,7 +490,7 @@ class CentrifugeClient:
         else:
             if result is None:
                 self._refuse(command, NOT_AVAILABLE)
-            elif self.state is ClientState.CONNECTED:
+            elif self.state is CentrifugeState.CONNECTED:
                 self._peer.send(encode_reply(command, RpcResult(msgspec.Raw(result))))
 
     # -- what the service says
@@ -519,4 +519,4 @@ def _channel_of(name: str | None) -> str:
     return name
 
 
-__all__ = ["UNKNOWN_CLIENT", "CentrifugeClient", "ClientIdentity", "ClientState", "Emulation"]
+__all__ = ["UNKNOWN_CLIENT", "CentrifugeClient", "CentrifugeState", "ClientIdentity", "Emulation"]

@@ -43,7 +43,7 @@ class CommandRefused(Exception):
         self.error = error
 
 
-class ClientRefused(Exception):
+class ClientDisconnected(Exception):
     """A command ends the connection."""
 
     def __init__(self, disconnect: Disconnect) -> None:
@@ -51,9 +51,9 @@ class ClientRefused(Exception):
         self.disconnect = disconnect
 
 
-def no_channel() -> ClientRefused:
+def no_channel() -> ClientDisconnected:
     """Return the refusal of a command that names no channel."""
-    return ClientRefused(CLOSE_BAD_REQUEST)
+    return ClientDisconnected(CLOSE_BAD_REQUEST)
 
 
 def error_of(error: LiveError) -> CentrifugeError:
@@ -66,20 +66,20 @@ def refused_connection(error: Exception) -> Exception:
     """Return what becomes of a connection whose token was refused."""
     if isinstance(error, ExpiredTokenError):
         return CommandRefused(TOKEN_EXPIRED)
-    return ClientRefused(INVALID_TOKEN)
+    return ClientDisconnected(INVALID_TOKEN)
 
 
 def refused_subscription(error: InvalidTokenError | ExpiredTokenError) -> Exception:
     """Return what becomes of a subscription whose token was refused."""
     if isinstance(error, ForeignTokenError):
-        return ClientRefused(INVALID_TOKEN)
+        return ClientDisconnected(INVALID_TOKEN)
     if isinstance(error, ExpiredTokenError):
         return CommandRefused(TOKEN_EXPIRED)
     return CommandRefused(PERMISSION_DENIED)
 
 
 __all__ = [
-    "ClientRefused",
+    "ClientDisconnected",
     "CommandRefused",
     "error_of",
     "no_channel",

@@ -42,7 +42,7 @@ from kupool.live.centrifuge.messages import (
     raw_json,
 )
 from kupool.live.centrifuge.refusals import (
-    ClientRefused,
+    ClientDisconnected,
     CommandRefused,
     no_channel,
     refused_subscription,
@@ -66,14 +66,14 @@ _ERROR_IF_UNRECOVERED = 2
 _NO_TOKEN = ServerSubscription()
 
 
-class _Held(NamedTuple):
+class _HeldChannel(NamedTuple):
     """A subscription: whether the server made it, and whether the client has a position in it."""
 
     by_server: bool
     positioned: bool
 
 
-class Answer(NamedTuple):
+class SubscribeReply(NamedTuple):
     """The result of subscribing, and what to call once the reply is sent."""
 
     result: SubscribeResult
@@ -97,7 +97,7 @@ class ClientSubscriptions:
         self._peer = peer
         self._user = user
         self._close = close
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _HeldChannel] = {}
         self.expiries = TokenExpiries(world.clock, world.wall, self._expired)
         #: Set once the client is connected.
         self.session: LiveSession | None = None
@@ -109,7 +109,7 @@ class ClientSubscriptions:
 
     # -- by commands
 
-    async def subscribe(self, request: SubscribeRequest) -> Answer:
+    async def subscribe(self, request: SubscribeRequest) -> SubscribeReply:
         """Subscribe as a command asks; raises what the reply says."""
         channel = request.channel or ""
         if not channel:
@@ -160,7 +160,7 @@ class ClientSubscriptions:
         expires_at: float,
         *,
         by_server: bool,
-    ) -> Answer:
+    ) -> SubscribeReply:
         override = granted.override
         wishes = msgspec.structs.replace(
             wishes,
@@ -172,10 +172,12 @@ class ClientSubscriptions:
             emit_join_leave=override.get("join_leave"),
         )
         outcome = await self._live.subscribe(channel, wishes)
-        self._held[channel] = _Held(by_server, outcome.positioned)
+        self._held[channel] = _HeldChannel(by_server, outcome.positioned)
         if expires_at:
             self.expiries.set(channel, expires_at + self._world.settings.expiry_grace)
-        return Answer(self._result(outcome, granted, expires_at), outcome.subscription.start)
+        return SubscribeReply(
+            self._result(outcome, granted, expires_at), outcome.subscription.start
+        )
 
     def _result(
         self, outcome: SubscribeOutcome, granted: ServerSubscription, expires_at: float
@@ -214,14 +216,14 @@ class ClientSubscriptions:
         if channel not in self._held:
             raise CommandRefused(PERMISSION_DENIED)
         if self._world.tokens is None:
-            raise ClientRefused(INVALID_TOKEN)
+            raise ClientDisconnected(INVALID_TOKEN)
         try:
             claims = self._world.tokens.channel(request.token or "", channel, self._user)
         except ExpiredTokenError:
             self._end(channel, ACCESS_EXPIRED)
             return RefreshResult()
         except InvalidTokenError:
-            raise ClientRefused(INVALID_TOKEN) from None
+            raise ClientDisconnected(INVALID_TOKEN) from None
         end = claims.expires_at
         self.expiries.set(channel, end and end + self._world.settings.expiry_grace)
         return RefreshResult(expires=bool(end), ttl=self.ttl(end) if end else msgspec.UNSET)
@@ -232,7 +234,7 @@ class ClientSubscriptions:
         self,
         granted: Mapping[str, ServerSubscription],
         positions: Mapping[str, RecoveryRequest | None],
-    ) -> dict[str, Answer]:
+    ) -> dict[str, SubscribeReply]:
         """Subscribe to the channels of a connection token; raises what the reply says."""
         answers = {}
         for channel, one in granted.items():
@@ -312,4 +314,4 @@ class ClientSubscriptions:
             self._end(channel, ACCESS_EXPIRED, SUBSCRIPTION_EXPIRED)
 
 
-__all__ = ["PRIVATE", "Answer", "ClientSubscriptions"]
+__all__ = ["PRIVATE", "ClientSubscriptions", "SubscribeReply"]
