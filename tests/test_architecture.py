@@ -63,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "amqp": {"masking", "timing", "net"},
     "log": {"errors", "masking", "timing", "wire", "net", "storage", "amqp"},
-    "topics": {"callbacks", "timing", "session", "storage"},
+    "topics": {"callbacks", "timing", "session", "storage", "amqp"},
     "stats": {"errors", "timing", "wire", "log", "storage"},
     "backup": {"log", "storage"},
     "pool": {

@@ -192,6 +192,15 @@ class NotPartitionOwner(TopicError):
         self.partition = partition
 
 
+class WrongNode(TopicError):
+    """Another node leads the group; ``address`` says where it is reached."""
+
+    def __init__(self, group: str, address: str) -> None:
+        super().__init__(f"group {group} is led by the node at {address}: ask that one")
+        self.group = group
+        self.address = address
+
+
 class TopicsUnavailable(TopicError):
     """The engine cannot take or return records now; nothing of the batch was stored."""
 
@@ -222,4 +231,5 @@ __all__ = [
     "UnknownPartition",
     "UnknownTopic",
     "UnknownTransaction",
+    "WrongNode",
 ]

@@ -10,7 +10,7 @@ from kupool.topics.partition import Partition
 from kupool.topics.records import Stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.internet.defer import Deferred
 
@@ -91,12 +91,20 @@ class Capabilities(NamedTuple):
     """What an engine can do.
 
     ``dense`` says that offsets have no gaps, ``atomic`` that several batches are appended all or
-    none, ``persistent`` that records outlive the process.
+    none, ``persistent`` that records outlive the process. Each batch takes ``stride`` offsets, or
+    as many as it has records if that is 1. ``shared`` says that several nodes use the same topics.
+    ``trims`` says that :meth:`ITopicEngine.trim` applies the retention, which can be changed; else
+    the engine applies it by itself, as it was when a partition was made. ``sizes`` says that the
+    sizes of partitions are known; else they are 0.
     """
 
     dense: bool
     atomic: bool
     persistent: bool
+    stride: int = 1
+    shared: bool = False
+    trims: bool = True
+    sizes: bool = True
 
 
 class ITopicEngine(Interface):
@@ -106,6 +114,9 @@ class ITopicEngine(Interface):
 
     def open() -> Deferred[None]:
         """Prepare the engine; fails with a clear error if that is impossible."""
+
+    def watch(told: Callable[[Partition], object]) -> None:
+        """Have ``told`` called with each partition that has new records of other nodes."""
 
     def topics() -> Mapping[str, TopicSettings]:
         """Return the topics by name."""

@@ -166,6 +166,9 @@ class MemoryTopics:
         """Prepare the engine."""
         return succeed(None)
 
+    def watch(self, told: Callable[[Partition], object]) -> None:
+        """Do nothing: there are no other nodes."""
+
     def topics(self) -> Mapping[str, TopicSettings]:
         """Return the topics by name."""
         return dict(self._settings)

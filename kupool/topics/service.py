@@ -127,6 +127,7 @@ class Topics:
         self._waiting: dict[Partition, Waiters[None]] = {}
         #: Topics that are being created.
         self._coming = 0
+        engine.watch(self.tell)
 
     # -- topics
 

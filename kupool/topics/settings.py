@@ -34,6 +34,9 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     With a ``dedup_window`` or a ``dedup_time``, a record is not written if one with the same key
     and value was, among so many records of its partition, or so many seconds, before. 0 is no
     limit, and both 0 turn it off.
+
+    ``replicas`` is the number of nodes of RabbitMQ that have each record; 0 is all that the broker
+    chooses. Other engines ignore it.
     """
 
     partitions: int = 1
@@ -46,6 +49,7 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     max_record: int = 1024 * 1024
     dedup_window: int = 0
     dedup_time: float = 0.0
+    replicas: int = 0
 
     @property
     def dedups(self) -> bool:
@@ -64,6 +68,7 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         _within("max_record", self.max_record, 1, 16 * 1024 * 1024)
         _within("dedup_window", self.dedup_window, 0, 10_000_000)
         _within("dedup_time", self.dedup_time, 0, 1e10)
+        _within("replicas", self.replicas, 0, 99)
 
 
 def valid_name(name: str) -> bool:

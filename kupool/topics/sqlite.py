@@ -85,6 +85,9 @@ class SqliteTopics:
             self._topics[topic.name] = topic
         self._remove_deleted()
 
+    def watch(self, told: Callable[[Partition], object]) -> None:
+        """Do nothing: there are no other nodes."""
+
     def topics(self) -> Mapping[str, TopicSettings]:
         """Return the topics by name."""
         return {name: topic.settings for name, topic in self._topics.items()}

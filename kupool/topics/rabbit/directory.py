@@ -1,0 +1,134 @@
+"""The topics that this node knows: those of the store, looked at again and again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kupool.amqp.streams import stream_arguments
+from kupool.topics.errors import UnknownPartition, UnknownTopic
+from kupool.topics.partition import Partition
+from kupool.topics.rabbit import statements
+from kupool.topics.rabbit.entries import max_age, stream_name
+from kupool.topics.rabbit.statements import Place, StatementCursor, StoredTopic
+from kupool.topics.settings import TopicSettings
+
+
+class TopicDirectory:
+    """Topics by name, and their partitions by the names of their streams.
+
+    ``store`` is an :class:`ITopicStore`, ``prefix`` the beginning of the names of streams.
+    """
+
+    def __init__(self, store: Any, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._topics: dict[str, StoredTopic] = {}
+        self._partitions: dict[str, Partition] = {}
+        self._lows: dict[Place, int] = {}
+        #: Names that are being created or deleted here: a look at the store does not change them.
+        self.changing: set[str] = set()
+
+    # -- topics
+
+    def settings(self) -> dict[str, TopicSettings]:
+        """Return the settings of all topics."""
+        return {name: topic.settings for name, topic in self._topics.items()}
+
+    def find(self, name: str) -> StoredTopic | None:
+        """Return a topic; None if there is none of this name."""
+        return self._topics.get(name)
+
+    def topic(self, name: str) -> StoredTopic:
+        """Return a topic; raises :class:`UnknownTopic`."""
+        topic = self._topics.get(name)
+        if topic is None:
+            raise UnknownTopic(name)
+        return topic
+
+    def place(self, partition: Partition) -> Place:
+        """Return where a partition is in the store.
+
+        Raises :class:`UnknownTopic` or :class:`UnknownPartition`.
+        """
+        topic = self.topic(partition.topic)
+        if not 0 <= partition.number < topic.settings.partitions:
+            raise UnknownPartition(*partition, topic.settings.partitions)
+        return Place(topic.key, partition.number)
+
+    def add(self, topic: StoredTopic) -> None:
+        """Know a topic, or new settings of one."""
+        self._topics[topic.name] = topic
+        for number in range(topic.settings.partitions):
+            partition = Partition(topic.name, number)
+            self._partitions[stream_name(self._prefix, partition)] = partition
+
+    def remove(self, topic: StoredTopic) -> list[str]:
+        """Know a topic no more; returns the names of its streams."""
+        self._topics.pop(topic.name, None)
+        self._lows = {place: low for place, low in self._lows.items() if place.key != topic.key}
+        streams = self.streams(topic)
+        for stream in streams:
+            self._partitions.pop(stream, None)
+        return streams
+
+    async def refresh(self) -> list[StoredTopic]:
+        """Look at the store; returns the topics that are not there any more.
+
+        Raises :class:`TopicsUnavailable`.
+        """
+
+        async def look(cursor: StatementCursor) -> tuple[list[StoredTopic], dict[Place, int]]:
+            return await statements.topics(cursor), await statements.lows(cursor)
+
+        topics, lows = await self._store.run(look)
+        found = {topic.name: topic for topic in topics}
+        gone = []
+        for name, topic in list(self._topics.items()):
+            again = found.get(name)
+            if name not in self.changing and (again is None or again.key != topic.key):
+                gone.append(topic)
+        for topic in gone:
+            self.remove(topic)
+        for topic in topics:
+            if topic.name not in self.changing:
+                self.add(topic)
+        for place, low in lows.items():
+            self.raise_low(place, low)
+        return gone
+
+    # -- streams
+
+    def stream(self, partition: Partition) -> str:
+        """Return the name of the stream of a partition; raises as :meth:`place` does."""
+        self.place(partition)
+        return stream_name(self._prefix, partition)
+
+    def streams(self, topic: StoredTopic) -> list[str]:
+        """Return the names of the streams of a topic."""
+        numbers = range(topic.settings.partitions)
+        return [stream_name(self._prefix, Partition(topic.name, number)) for number in numbers]
+
+    def partition_of(self, stream: str) -> Partition | None:
+        """Return the partition of a stream; None if its topic is not known any more."""
+        return self._partitions.get(stream)
+
+    def arguments(self, stream: str) -> dict[str, Any] | None:
+        """Return what a stream is made with; None if there shall be none of that name."""
+        partition = self._partitions.get(stream)
+        return None if partition is None else arguments_of(self._topics[partition.topic].settings)
+
+    def low(self, place: Place) -> int:
+        """Return the offset below which nothing of a partition is read."""
+        return self._lows.get(place, 0)
+
+    def raise_low(self, place: Place, low: int) -> None:
+        """Know that nothing below an offset is read."""
+        self._lows[place] = max(low, self._lows.get(place, 0))
+
+
+def arguments_of(settings: TopicSettings) -> dict[str, Any]:
+    """Return what the streams of a topic are made with."""
+    return stream_arguments(max_age(settings), settings.retention_bytes, settings.replicas)
+
+
+__all__ = ["TopicDirectory", "arguments_of"]
