@@ -25,8 +25,8 @@ CLAIMED = 60.0
 #: Returns the next position of a partition, once it is known.
 EndOf = Callable[[Partition], Awaitable[int]]
 
-#: Returns whether a message of an id is in a partition from a position on.
-IsThere = Callable[[Partition, int, str], Awaitable[bool]]
+#: Returns the offset of a message of an id in a partition from a position on; None without one.
+FindMessage = Callable[[Partition, int, str], Awaitable[int | None]]
 
 #: Publishes a batch (partition, id, records, body); fires when it is stored.
 PublishAs = Callable[[Partition, str, int, bytes], Deferred[Any]]
@@ -35,10 +35,10 @@ PublishAs = Callable[[Partition, str, int, bytes], Deferred[Any]]
 class DelayedPublishing:
     """Publishes what is due; ``store`` is an :class:`ITopicStore`."""
 
-    def __init__(self, store: Any, end_of: EndOf, is_there: IsThere, publish: PublishAs) -> None:
+    def __init__(self, store: Any, end_of: EndOf, find: FindMessage, publish: PublishAs) -> None:
         self._store = store
         self._end_of = end_of
-        self._is_there = is_there
+        self._find = find
         self._publish = publish
 
     async def publish_due(self, now: int) -> Mapping[Partition, int]:
@@ -73,7 +73,7 @@ class DelayedPublishing:
         for batch in batches:
             partition, message_id = _partition(batch), f"delayed-{batch.delay_id}"
             before = batch.claimed_from
-            if before is not None and await self._is_there(partition, before, message_id):
+            if before is not None and await self._find(partition, before, message_id) is not None:
                 done.append(batch)
             else:
                 sent = self._publish(partition, message_id, batch.records, batch.body)

@@ -12,6 +12,10 @@ from kupool.topics.rabbit.entries import max_age, stream_name
 from kupool.topics.rabbit.statements import Place, StatementCursor, StoredTopic
 from kupool.topics.settings import TopicSettings
 
+#: The least limit of the size of a stream. With segments of a few bytes RabbitMQ 3.10 confirms
+#: nothing any more.
+LEAST_BYTES = 100_000
+
 
 class TopicDirectory:
     """Topics by name, and their partitions by the names of their streams.
@@ -128,7 +132,8 @@ class TopicDirectory:
 
 def arguments_of(settings: TopicSettings) -> dict[str, Any]:
     """Return what the streams of a topic are made with."""
-    return stream_arguments(max_age(settings), settings.retention_bytes, settings.replicas)
+    size = settings.retention_bytes
+    return stream_arguments(max_age(settings), size and max(size, LEAST_BYTES), settings.replicas)
 
 
 __all__ = ["TopicDirectory", "arguments_of"]

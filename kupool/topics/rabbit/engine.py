@@ -37,8 +37,9 @@ from kupool.topics.rabbit.delays import DelayedPublishing
 from kupool.topics.rabbit.directory import TopicDirectory, arguments_of
 from kupool.topics.rabbit.entries import STRIDE
 from kupool.topics.rabbit.leases import NodeName, StoreLeases
+from kupool.topics.rabbit.once import OncePublishing
 from kupool.topics.rabbit.reading import StreamReading
-from kupool.topics.rabbit.sending import Outgoing, StreamSending
+from kupool.topics.rabbit.sending import Outgoing, StreamSending, all_of
 from kupool.topics.rabbit.statements import LeaseLost, StoredTopic
 from kupool.topics.settings import TopicSettings, check_growth
 
@@ -102,7 +103,15 @@ class RabbitTopics:
         )
         self._reading = StreamReading(reactor, self._broker, self._directory, patience=patience)
         self._delays = DelayedPublishing(
-            store, self._reading.end_of, self._reading.is_there, self._publish_as
+            store, self._reading.end_of, self._reading.find_message, self._publish_as
+        )
+        self._once = OncePublishing(
+            store,
+            reactor,
+            wall,
+            self._directory,
+            sending=self._sending,
+            reading=self._reading,
         )
         self._watchers: list[Callable[[Partition], object]] = []
         #: The ids of batches are the start of this process and a number.
@@ -267,12 +276,32 @@ class RabbitTopics:
 
     def append(self, appends: Sequence[Append]) -> Deferred[list[int]]:
         """Append batches, each by itself: if one fails, others may be appended."""
-        return self._sending.send([self._outgoing(append) for append in appends])
+        if all(append.stamp is None and append.content is None for append in appends):
+            return self._send(
+                [
+                    Outgoing(each.partition, self._new_id(), each.records, each.body)
+                    for each in appends
+                ]
+            )
+        return all_of([self._append_one(append) for append in appends])
 
-    def _outgoing(self, append: Append) -> Outgoing:
+    def _append_one(self, append: Append) -> Deferred[int]:
+        message_id = self._new_id()
+        if append.stamp is not None or append.content is not None:
+            return Deferred.fromCoroutine(self._once.publish(append, message_id))
+        sent = self._send([Outgoing(append.partition, message_id, append.records, append.body)])
+        return sent.addCallback(lambda offsets: offsets[0])
+
+    def _send(self, batches: Sequence[Outgoing]) -> Deferred[list[int]]:
+        """Publish batches, behind those of earlier calls for which the store is asked first."""
+        claiming = self._once.claiming
+        if claiming and any(each.partition in claiming for each in batches):
+            return Deferred.fromCoroutine(self._once.follow(batches))
+        return self._sending.send(batches)
+
+    def _new_id(self) -> str:
         self._count += 1
-        message_id = f"{self._start}-{self._count}"
-        return Outgoing(append.partition, message_id, append.records, append.body)
+        return f"{self._start}-{self._count}"
 
     def _publish_as(
         self, partition: Partition, message_id: str, records: int, body: bytes
@@ -323,7 +352,8 @@ class RabbitTopics:
             ]
         except (TopicError, ValueError) as error:
             return fail(error)
-        kept: Deferred[list[int]] = self._store.run(partial(statements.delay, rows=rows, due=due))
+        work = partial(statements.delay, rows=rows, due=due)
+        kept: Deferred[list[int]] = self._store.run_in_order(work)
         return kept
 
     def append_due(self, now: int) -> Deferred[Mapping[Partition, int]]:

@@ -16,10 +16,9 @@ from kupool.topics.settings import TopicSettings
 STRIDE = 65_536
 
 #: The headers of a message: its number of records; when it was appended, in milliseconds since the
-#: epoch; the mark or the content for which it is published once; the key of its topic.
+#: epoch; the key of its topic.
 RECORDS = "records"
 APPENDED_AT = "appended_at"
-ONCE = "once"
 TOPIC_KEY = "topic"
 
 #: The longest name of a topic that is in the name of its streams as it is. With the rest these have
@@ -51,7 +50,6 @@ class StreamEntry(NamedTuple):
     position: int
     message_id: str
     batch: StoredBatch
-    once: str
     repeated: bool
 
     @property
@@ -72,7 +70,6 @@ def entry_of(
         position,
         message_id,
         StoredBatch(position * STRIDE, int(records), int(at) if isinstance(at, int) else 0, body),
-        str(headers.get(ONCE, "")),
         bool(headers.get("repeated")),
     )
 
@@ -89,7 +86,6 @@ def _count(body: bytes) -> int:
 
 __all__ = [
     "APPENDED_AT",
-    "ONCE",
     "RECORDS",
     "STRIDE",
     "TOPIC_KEY",

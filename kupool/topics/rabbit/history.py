@@ -13,6 +13,9 @@ from kupool.topics.rabbit.tail import REMEMBERED_IDS, read_from
 #: The bytes to fetch for a reader that reads on and on.
 AHEAD = 4 * 1024 * 1024
 
+#: The least messages to fetch: each fetch costs some round trips.
+LEAST = 16
+
 #: The size of a batch, as long as none of its stream was read.
 _USUAL = 16 * 1024
 
@@ -74,7 +77,7 @@ class StreamHistory:
 
     async def _fetch(self, stream: str, position: int, size: int) -> bool:
         """Fetch batches from a position on; returns whether there are any."""
-        limit = int(size / self._sizes.get(stream, _USUAL)) + 1
+        limit = max(LEAST, int(size / self._sizes.get(stream, _USUAL)) + 1)
         entries = await self.entries(stream, position, limit)
         if not entries:
             return False

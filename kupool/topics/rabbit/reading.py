@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 
 from kupool.amqp import BrokerError
 from kupool.topics.errors import OffsetOutOfRange, TopicsUnavailable
@@ -15,6 +12,7 @@ from kupool.topics.partition import Partition
 from kupool.topics.rabbit.broker import StreamBroker
 from kupool.topics.rabbit.directory import TopicDirectory
 from kupool.topics.rabbit.entries import STRIDE
+from kupool.topics.rabbit.sending import all_of
 from kupool.topics.rabbit.tail import StreamTail
 
 #: Seconds for which the first position of a stream is believed.
@@ -25,9 +23,6 @@ _AT_ONCE = 16
 
 #: Bytes to read at once, where everything is counted.
 _COUNTED = 4 * 1024 * 1024
-
-#: Seconds between two looks whether the end of a stream is known.
-_LOOK = 0.05
 
 
 class StreamReading:
@@ -95,9 +90,10 @@ class StreamReading:
             tail = self._broker.tail(self._directory.stream(partition))
             if tail.ready:
                 return tail
-            if self._clock.seconds() >= until:
+            left = until - self._clock.seconds()
+            if left <= 0:
                 raise TopicsUnavailable(self._broker.problem or f"stream {tail.stream}: no answer")
-            await deferLater(self._clock, _LOOK)
+            await tail.news().addTimeout(left, self._clock, lambda *_: None)
 
     # -- extents
 
@@ -118,10 +114,7 @@ class StreamReading:
             return Deferred.fromCoroutine(self._extent(Partition(topic, number)))
 
         asked = [turns.run(one, number) for number in range(partitions)]
-        outcomes: Any = gatherResults(asked, consumeErrors=True)
-        outcomes.addErrback(lambda failure: failure.value.subFailure)
-        found: list[PartitionExtent] = await outcomes
-        return found
+        return await all_of(asked)
 
     async def _extent(self, partition: Partition) -> PartitionExtent:
         tail = await self._followed(partition)
@@ -182,8 +175,12 @@ class StreamReading:
             break
         return count, low
 
-    async def is_there(self, partition: Partition, position: int, message_id: str) -> bool:
-        """Return whether a message of an id is in a partition from a position on."""
+    async def find_message(
+        self, partition: Partition, position: int, message_id: str
+    ) -> int | None:
+        """Return the offset of the first message of an id from a position on; None if there is
+        none.
+        """
         end, stream = await self.end_of(partition), self._directory.stream(partition)
         while position < end:
             try:
@@ -192,10 +189,11 @@ class StreamReading:
                 raise TopicsUnavailable(f"stream {stream} cannot be read: {error}") from None
             if not entries:
                 break
-            if any(entry.message_id == message_id for entry in entries):
-                return True
+            for entry in entries:
+                if entry.message_id == message_id:
+                    return entry.batch.base
             position = entries[-1].position + 1
-        return False
+        return None
 
 
 __all__ = ["FRESH", "StreamReading"]

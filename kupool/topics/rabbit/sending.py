@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, FirstError, fail, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -14,22 +14,21 @@ from kupool.topics.errors import TopicError, TopicsUnavailable
 from kupool.topics.partition import Partition
 from kupool.topics.rabbit.broker import StreamBroker
 from kupool.topics.rabbit.directory import TopicDirectory
-from kupool.topics.rabbit.entries import APPENDED_AT, ONCE, RECORDS, STRIDE, TOPIC_KEY
+from kupool.topics.rabbit.entries import APPENDED_AT, RECORDS, STRIDE, TOPIC_KEY
+
+T = TypeVar("T")
 
 #: Seconds between two looks for batches that have waited for too long.
 _LOOK = 0.25
 
 
 class Outgoing(NamedTuple):
-    """A batch to publish; ``once`` names it if it is published once only, however often it is
-    sent.
-    """
+    """A batch to publish."""
 
     partition: Partition
     message_id: str
     records: int
     body: bytes
-    once: str = ""
 
 
 @dataclass(eq=False)
@@ -98,8 +97,7 @@ class StreamSending:
     def _publish(self, batches: Sequence[Outgoing]) -> Deferred[list[int]]:
         if len(batches) == 1:
             return self._publish_one(batches[0]).addCallback(_as_list)
-        sent = [self._publish_one(each) for each in batches]
-        return gatherResults(sent, consumeErrors=True).addErrback(_first_error)
+        return all_of([self._publish_one(each) for each in batches])
 
     def _publish_one(self, batch: Outgoing) -> Deferred[int]:
         tail = self._broker.tail(self._directory.stream(batch.partition))
@@ -107,8 +105,6 @@ class StreamSending:
         tail.newest_at = at = max(tail.newest_at, int(self._wall() * 1000))
         key = self._directory.topic(batch.partition.topic).key
         headers: dict[str, Any] = {RECORDS: batch.records, APPENDED_AT: at, TOPIC_KEY: key}
-        if batch.once:
-            headers[ONCE] = batch.once
         published = self._broker.publish(tail, batch.message_id, headers, batch.body)
         return published.addCallback(_as_offset)
 
@@ -180,6 +176,11 @@ def _as_list(offset: int) -> list[int]:
     return [offset]
 
 
+def all_of(running: Sequence[Deferred[T]]) -> Deferred[list[T]]:
+    """Return a Deferred for the results of all; it fails with the first failure itself."""
+    return gatherResults(running, consumeErrors=True).addErrback(_first_error)
+
+
 def _first_error(failure: Failure) -> Failure:
     """Return what failed, instead of the error that says that something did."""
     if failure.check(FirstError):
@@ -189,4 +190,4 @@ def _first_error(failure: Failure) -> Failure:
     return failure
 
 
-__all__ = ["Outgoing", "StreamSending"]
+__all__ = ["Outgoing", "StreamSending", "all_of"]

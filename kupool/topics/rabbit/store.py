@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
@@ -19,6 +21,10 @@ T = TypeVar("T")
 
 #: Statements of :mod:`kupool.topics.rabbit.statements` to do in one transaction.
 StoreWork = Callable[[StatementCursor], Coroutine[Any, Any, T]]
+
+#: The pieces of work in one transaction of PostgreSQL, and those that may wait for one.
+TOGETHER = 100
+MOST_WAITING = 10_000
 
 
 class ITopicStore(Interface):
@@ -145,14 +151,24 @@ class SqliteTopicStore:
         return self._database.close()
 
 
+class _Gathered(NamedTuple):
+    work: StoreWork[Any]
+    done: Deferred[Any]
+
+
 @implementer(ITopicStore)
 class PostgresTopicStore:
     """Keeps them in a database that several nodes share."""
 
     shared = True
 
+    _log = Logger()
+
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
+        #: Work that waits for the transaction under way, and who waits for it.
+        self._gathered: deque[_Gathered] = deque()
+        self._busy = False
 
     def open(self) -> Deferred[None]:
         """Connect, and make the tables."""
@@ -164,9 +180,43 @@ class PostgresTopicStore:
         return done.addErrback(_not_done)
 
     def run_in_order(self, work: StoreWork[T]) -> Deferred[T]:
-        """Do the same, in order."""
-        done = self._database.count(lambda cursor: work(PostgresStatementCursor(cursor)))
-        return done.addErrback(_not_done)
+        """Do some work in order. What is asked for during a transaction shares the next one."""
+        if len(self._gathered) >= MOST_WAITING:
+            return fail(TopicsUnavailable("too much work waits for the database"))
+        done: Deferred[T] = Deferred()
+        self._gathered.append(_Gathered(work, done))
+        if not self._busy:
+            self._busy = True
+            Deferred.fromCoroutine(self._work()).addErrback(
+                lambda failure: self._log.failure("Working in the database failed", failure)
+            )
+        return done
+
+    async def _work(self) -> None:
+        try:
+            while self._gathered:
+                group = [
+                    self._gathered.popleft() for _ in range(min(TOGETHER, len(self._gathered)))
+                ]
+                for each, outcome in zip(group, await self._outcomes(group), strict=True):
+                    each.done.callback(outcome)  # a Failure fails it
+        finally:
+            self._busy = False
+
+    async def _outcomes(self, group: Sequence[_Gathered]) -> Sequence[Any]:
+        """Do a group of work in one transaction; returns results, or Failures."""
+
+        async def work(cursor: Any) -> list[Any]:
+            statements = PostgresStatementCursor(cursor)
+            return [await each.work(statements) for each in group]
+
+        try:
+            return await self._database.count(work).addErrback(_not_done)
+        except Exception:
+            if len(group) == 1:
+                return [Failure()]
+        # One piece of work failed, and the whole transaction with it: do each one alone.
+        return [outcome for each in group for outcome in await self._outcomes([each])]
 
     def problem(self) -> str:
         """Return why the database cannot be used now."""

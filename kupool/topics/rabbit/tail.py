@@ -19,6 +19,7 @@ from kupool.amqp import BrokerError
 from kupool.amqp.channel import BrokerChannel, BrokerMessage
 from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.streams import SETTLING, offset_of
+from kupool.timing.waiting import Waiters
 from kupool.topics.interfaces import StoredBatch
 from kupool.topics.rabbit.entries import STRIDE, StreamEntry, entry_of
 
@@ -62,6 +63,8 @@ class StreamTail:
         self._unacknowledged = 0
         #: Whether the end is known, and followed.
         self.ready = False
+        #: Those who wait until it is ready, or ends.
+        self._news = Waiters[None]()
         #: The position of the next message; None until the end is known.
         self.next: int | None = None
         #: When the newest batch was appended, in milliseconds since the epoch.
@@ -99,6 +102,7 @@ class StreamTail:
             self.next = 0
         if channel is self._channel:
             self.ready = True
+            self._news.tell(None)
 
     def _ended(
         self, reason: BrokerError, connection: BrokerConnection, channel: BrokerChannel
@@ -124,6 +128,11 @@ class StreamTail:
         awaited, self._awaited = self._awaited, {}
         for _, each in awaited.values():
             each.errback(reason)
+        self._news.tell(None)
+
+    def news(self) -> Deferred[None]:
+        """Return a Deferred that fires when it becomes ready, or ends; in the order of calls."""
+        return self._news.wait()
 
     def restart(self) -> None:
         """Forget the end: the stream was made again, and its positions begin anew."""

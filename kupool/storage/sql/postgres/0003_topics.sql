@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS log_delays (
 CREATE INDEX IF NOT EXISTS log_delays_due ON log_delays (due);
 
 -- Batches that are published once, by the name that says which: the mark of a producer, or the hash
--- of a content. One without a base may be in its stream from claimed_from on.
+-- of a content. One without a base may be in its stream from claimed_from on, as message_id.
 CREATE TABLE IF NOT EXISTS log_once (
     topic_key BIGINT NOT NULL REFERENCES log_topics (topic_key) ON DELETE CASCADE,
     number BIGINT NOT NULL,
@@ -63,6 +63,7 @@ CREATE TABLE IF NOT EXISTS log_once (
     producer TEXT,
     sequence BIGINT,
     base BIGINT,
+    message_id TEXT NOT NULL,
     appended_at BIGINT,  -- milliseconds since the epoch
     claimed_from BIGINT NOT NULL,
     claimed_until DOUBLE PRECISION NOT NULL,

@@ -55,7 +55,7 @@ CREATE TABLE log_delays (
 CREATE INDEX log_delays_due ON log_delays (due);
 
 -- Batches that are published once, by the name that says which: the mark of a producer, or the hash
--- of a content. One without a base may be in its stream from claimed_from on.
+-- of a content. One without a base may be in its stream from claimed_from on, as message_id.
 CREATE TABLE log_once (
     topic_key INTEGER NOT NULL REFERENCES log_topics (topic_key) ON DELETE CASCADE,
     number INTEGER NOT NULL,
@@ -63,6 +63,7 @@ CREATE TABLE log_once (
     producer TEXT,
     sequence INTEGER,
     base INTEGER,
+    message_id TEXT NOT NULL,
     appended_at INTEGER,  -- milliseconds since the epoch
     claimed_from INTEGER NOT NULL,
     claimed_until REAL NOT NULL,
