@@ -9,7 +9,7 @@ from kupool.topics.errors import UnknownPartition, UnknownTopic
 from kupool.topics.partition import Partition
 from kupool.topics.rabbit import statements
 from kupool.topics.rabbit.entries import max_age, stream_name
-from kupool.topics.rabbit.statements import Place, StatementCursor, StoredTopic
+from kupool.topics.rabbit.statements import StatementCursor, StoredPlace, StoredTopic
 from kupool.topics.settings import TopicSettings
 
 #: The least limit of the size of a stream. With segments of a few bytes RabbitMQ 3.10 confirms
@@ -28,7 +28,7 @@ class TopicDirectory:
         self._prefix = prefix
         self._topics: dict[str, StoredTopic] = {}
         self._partitions: dict[str, Partition] = {}
-        self._lows: dict[Place, int] = {}
+        self._lows: dict[StoredPlace, int] = {}
         #: Names that are being created or deleted here: a look at the store does not change them.
         self.changing: set[str] = set()
 
@@ -49,7 +49,7 @@ class TopicDirectory:
             raise UnknownTopic(name)
         return topic
 
-    def place(self, partition: Partition) -> Place:
+    def place(self, partition: Partition) -> StoredPlace:
         """Return where a partition is in the store.
 
         Raises :class:`UnknownTopic` or :class:`UnknownPartition`.
@@ -57,7 +57,7 @@ class TopicDirectory:
         topic = self.topic(partition.topic)
         if not 0 <= partition.number < topic.settings.partitions:
             raise UnknownPartition(*partition, topic.settings.partitions)
-        return Place(topic.key, partition.number)
+        return StoredPlace(topic.key, partition.number)
 
     def add(self, topic: StoredTopic) -> None:
         """Know a topic, or new settings of one."""
@@ -81,7 +81,7 @@ class TopicDirectory:
         Raises :class:`TopicsUnavailable`.
         """
 
-        async def look(cursor: StatementCursor) -> tuple[list[StoredTopic], dict[Place, int]]:
+        async def look(cursor: StatementCursor) -> tuple[list[StoredTopic], dict[StoredPlace, int]]:
             return await statements.topics(cursor), await statements.lows(cursor)
 
         topics, lows = await self._store.run(look)
@@ -121,11 +121,11 @@ class TopicDirectory:
         partition = self._partitions.get(stream)
         return None if partition is None else arguments_of(self._topics[partition.topic].settings)
 
-    def low(self, place: Place) -> int:
+    def low(self, place: StoredPlace) -> int:
         """Return the offset below which nothing of a partition is read."""
         return self._lows.get(place, 0)
 
-    def raise_low(self, place: Place, low: int) -> None:
+    def raise_low(self, place: StoredPlace, low: int) -> None:
         """Know that nothing below an offset is read."""
         self._lows[place] = max(low, self._lows.get(place, 0))
 

@@ -39,7 +39,7 @@ from kupool.topics.rabbit.entries import STRIDE
 from kupool.topics.rabbit.leases import NodeName, StoreLeases
 from kupool.topics.rabbit.once import OncePublishing
 from kupool.topics.rabbit.reading import StreamReading
-from kupool.topics.rabbit.sending import Outgoing, StreamSending, all_of
+from kupool.topics.rabbit.sending import BatchToPublish, StreamSending, all_of
 from kupool.topics.rabbit.statements import LeaseLost, StoredTopic
 from kupool.topics.settings import TopicSettings, check_growth
 
@@ -279,7 +279,7 @@ class RabbitTopics:
         if all(append.stamp is None and append.content is None for append in appends):
             return self._send(
                 [
-                    Outgoing(each.partition, self._new_id(), each.records, each.body)
+                    BatchToPublish(each.partition, self._new_id(), each.records, each.body)
                     for each in appends
                 ]
             )
@@ -289,10 +289,12 @@ class RabbitTopics:
         message_id = self._new_id()
         if append.stamp is not None or append.content is not None:
             return Deferred.fromCoroutine(self._once.publish(append, message_id))
-        sent = self._send([Outgoing(append.partition, message_id, append.records, append.body)])
+        sent = self._send(
+            [BatchToPublish(append.partition, message_id, append.records, append.body)]
+        )
         return sent.addCallback(lambda offsets: offsets[0])
 
-    def _send(self, batches: Sequence[Outgoing]) -> Deferred[list[int]]:
+    def _send(self, batches: Sequence[BatchToPublish]) -> Deferred[list[int]]:
         """Publish batches, behind those of earlier calls for which the store is asked first."""
         claiming = self._once.claiming
         if claiming and any(each.partition in claiming for each in batches):
@@ -306,7 +308,7 @@ class RabbitTopics:
     def _publish_as(
         self, partition: Partition, message_id: str, records: int, body: bytes
     ) -> Deferred[list[int]]:
-        return self._sending.send([Outgoing(partition, message_id, records, body)])
+        return self._sending.send([BatchToPublish(partition, message_id, records, body)])
 
     def read(
         self, partition: Partition, offset: int, max_bytes: int

@@ -31,7 +31,7 @@ class NodeName:
 
 
 @dataclass
-class _Held:
+class _HeldLease:
     term: int
     until: float
 
@@ -49,7 +49,7 @@ class StoreLeases:
         self._clock = clock
         self._node = node
         self._seconds = seconds
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _HeldLease] = {}
         self._lost: list[Callable[[str], object]] = []
         self._timer: IDelayedCall | None = None
         self._closed = False
@@ -86,7 +86,7 @@ class StoreLeases:
         known = self._held.get(group)
         if known is not None and known.term != lease.term:
             self._lose(group)  # another node led it in between
-        self._held[group] = _Held(lease.term, asked + self._seconds)
+        self._held[group] = _HeldLease(lease.term, asked + self._seconds)
         if self._timer is None and not self._closed:
             self._timer = self._clock.callLater(self._seconds / 3, self._keep)
 

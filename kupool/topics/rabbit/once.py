@@ -21,18 +21,13 @@ from kupool.timing.waiting import Waiters
 from kupool.topics.errors import TopicsUnavailable
 from kupool.topics.interfaces import Append
 from kupool.topics.partition import Partition
-from kupool.topics.rabbit import statements
+from kupool.topics.rabbit import once_statements as statements
 from kupool.topics.rabbit.directory import TopicDirectory
 from kupool.topics.rabbit.entries import STRIDE
+from kupool.topics.rabbit.once_statements import ClaimedElsewhere, OnceClaim, OnceOutcome
 from kupool.topics.rabbit.reading import StreamReading
-from kupool.topics.rabbit.sending import Outgoing, StreamSending
-from kupool.topics.rabbit.statements import (
-    ClaimedElsewhere,
-    OnceClaim,
-    OnceOutcome,
-    Place,
-    StatementCursor,
-)
+from kupool.topics.rabbit.sending import BatchToPublish, StreamSending
+from kupool.topics.rabbit.statements import StatementCursor, StoredPlace
 
 #: Seconds for which a node claims a batch; until another one is asked again whether it is done.
 CLAIMED = 60.0
@@ -63,7 +58,7 @@ class OncePublishing:
         #: The batches of each partition that are claimed, and not sent yet.
         self.claiming: Counter[Partition] = Counter()
         #: Those that are being published here, by place and name.
-        self._coming: dict[tuple[Place, str], Waiters[None]] = {}
+        self._coming: dict[tuple[StoredPlace, str], Waiters[None]] = {}
 
     async def publish(self, append: Append, message_id: str) -> int:
         """Publish a batch, unless it was published; returns the offset of the first time.
@@ -79,14 +74,14 @@ class OncePublishing:
             if not self.claiming[append.partition]:
                 del self.claiming[append.partition]
 
-    async def follow(self, batches: Sequence[Outgoing]) -> list[int]:
+    async def follow(self, batches: Sequence[BatchToPublish]) -> list[int]:
         """Publish batches behind those that are claimed now; returns their offsets."""
         for partition in {each.partition for each in batches}:
             await self._reading.end_of(partition)
         await self._store.run_in_order(_nothing)
         return await self._sending.send(batches)
 
-    async def _publish(self, append: Append, message_id: str, place: Place) -> int:
+    async def _publish(self, append: Append, message_id: str, place: StoredPlace) -> int:
         position = await self._reading.end_of(append.partition)
         while True:
             claim = OnceClaim(
@@ -115,7 +110,7 @@ class OncePublishing:
                 waiters.tell(None)
             await deferLater(self._clock, _AGAIN)
 
-    async def _claim_and_publish(self, append: Append, place: Place, claim: OnceClaim) -> int:
+    async def _claim_and_publish(self, append: Append, place: StoredPlace, claim: OnceClaim) -> int:
         outcome: OnceOutcome = await self._store.run_in_order(
             partial(statements.claim_once, place=place, claim=claim)
         )
@@ -128,7 +123,7 @@ class OncePublishing:
                     append.partition, outcome.claimed_from, outcome.message_id
                 )
             if base is None:
-                message = Outgoing(
+                message = BatchToPublish(
                     append.partition, outcome.message_id, append.records, append.body
                 )
                 (base,) = await self._sending.send([message])
@@ -154,7 +149,7 @@ async def _nothing(cursor: StatementCursor) -> None:
     """Do nothing."""
 
 
-def _keys(place: Place, claim: OnceClaim) -> list[tuple[Place, str]]:
+def _keys(place: StoredPlace, claim: OnceClaim) -> list[tuple[StoredPlace, str]]:
     return [(place, name) for name in claim.names]
 
 

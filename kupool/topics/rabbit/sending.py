@@ -22,7 +22,7 @@ T = TypeVar("T")
 _LOOK = 0.25
 
 
-class Outgoing(NamedTuple):
+class BatchToPublish(NamedTuple):
     """A batch to publish."""
 
     partition: Partition
@@ -32,8 +32,8 @@ class Outgoing(NamedTuple):
 
 
 @dataclass(eq=False)
-class _Waiting:
-    batches: Sequence[Outgoing]
+class _WaitingBatches:
+    batches: Sequence[BatchToPublish]
     done: Deferred[list[int]]
     until: float
     size: int
@@ -64,11 +64,11 @@ class StreamSending:
         self._patience = patience
         self._most = most
         self._most_bytes = most_bytes
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_WaitingBatches] = []
         self._bytes = 0
         self._timer: IDelayedCall | None = None
 
-    def send(self, batches: Sequence[Outgoing]) -> Deferred[list[int]]:
+    def send(self, batches: Sequence[BatchToPublish]) -> Deferred[list[int]]:
         """Publish batches; fires with the offset of the first record of each.
 
         Not all or none. Fails with :class:`UnknownTopic`, :class:`UnknownPartition` and
@@ -87,19 +87,19 @@ class StreamSending:
             return fail(error)
         return self._publish(batches)
 
-    def _are_ready(self, batches: Sequence[Outgoing]) -> bool:
+    def _are_ready(self, batches: Sequence[BatchToPublish]) -> bool:
         ready = self._broker.is_up
         for each in batches:
             if not self._broker.tail(self._directory.stream(each.partition)).ready:
                 ready = False
         return ready
 
-    def _publish(self, batches: Sequence[Outgoing]) -> Deferred[list[int]]:
+    def _publish(self, batches: Sequence[BatchToPublish]) -> Deferred[list[int]]:
         if len(batches) == 1:
             return self._publish_one(batches[0]).addCallback(_as_list)
         return all_of([self._publish_one(each) for each in batches])
 
-    def _publish_one(self, batch: Outgoing) -> Deferred[int]:
+    def _publish_one(self, batch: BatchToPublish) -> Deferred[int]:
         tail = self._broker.tail(self._directory.stream(batch.partition))
         # Of a partition, later batches have no earlier times, whatever the clock does.
         tail.newest_at = at = max(tail.newest_at, int(self._wall() * 1000))
@@ -110,13 +110,13 @@ class StreamSending:
 
     # -- waiting
 
-    def _wait(self, batches: Sequence[Outgoing]) -> Deferred[list[int]]:
+    def _wait(self, batches: Sequence[BatchToPublish]) -> Deferred[list[int]]:
         size = sum(len(each.body) for each in batches)
         if len(self._waiting) >= self._most or self._bytes + size > self._most_bytes:
             why = self._broker.problem or "the ends of streams are not known yet"
             return fail(TopicsUnavailable(f"too many batches wait: {why}"))
         until = self._clock.seconds() + self._patience
-        waiting = _Waiting(batches, Deferred(), until, size)
+        waiting = _WaitingBatches(batches, Deferred(), until, size)
         self._waiting.append(waiting)
         self._bytes += size
         self._look_later()
@@ -139,7 +139,7 @@ class StreamSending:
             self._forget(each)
             self._publish(each.batches).chainDeferred(each.done)
 
-    def _forget(self, waiting: _Waiting) -> None:
+    def _forget(self, waiting: _WaitingBatches) -> None:
         self._waiting.remove(waiting)
         self._bytes -= waiting.size
 
@@ -190,4 +190,4 @@ def _first_error(failure: Failure) -> Failure:
     return failure
 
 
-__all__ = ["Outgoing", "StreamSending", "all_of"]
+__all__ = ["BatchToPublish", "StreamSending", "all_of"]
