@@ -73,7 +73,8 @@ class GroupPosition(NamedTuple):
     """How far a group is in a partition.
 
     ``committed`` is the offset that it reads next, None if it has saved none; ``lag`` the records
-    behind that, all of them without one. ``owner`` is the member that has the partition.
+    behind that, all of them without one; of an engine with a stride, the batches. ``owner`` is the
+    member that has the partition.
     """
 
     committed: int | None
@@ -302,6 +303,7 @@ class ConsumerGroups:
         topics = {partition.topic for partition in committed}
         topics.update(*(member.topics for member in members.values()))
         extents = await self._extents(topics & set(self._engine.topics()))
+        stride = self._engine.capabilities.stride
         owners = {
             partition: name
             for name, member in members.items()
@@ -314,7 +316,7 @@ class ConsumerGroups:
             {
                 partition: GroupPosition(
                     committed.get(partition),
-                    extent.high - max(extent.low, committed.get(partition, 0)),
+                    -(-(extent.high - max(extent.low, committed.get(partition, 0))) // stride),
                     owners.get(partition),
                 )
                 for partition, extent in sorted(extents.items())

@@ -29,8 +29,10 @@ class TopicDirectory:
         self._topics: dict[str, StoredTopic] = {}
         self._partitions: dict[str, Partition] = {}
         self._lows: dict[StoredPlace, int] = {}
-        #: Names that are being created or deleted here: a look at the store does not change them.
-        self.changing: set[str] = set()
+        #: Names that are being created, changed or deleted here, and those for which that ended
+        #: during the look at the store under way, which may have been too early for it.
+        self._changing: set[str] = set()
+        self._changed: set[str] = set()
 
     # -- topics
 
@@ -75,6 +77,19 @@ class TopicDirectory:
             self._partitions.pop(stream, None)
         return streams
 
+    def is_changing(self, name: str) -> bool:
+        """Return whether a topic is being created, changed or deleted here."""
+        return name in self._changing
+
+    def begin_change(self, name: str) -> None:
+        """A topic is being created, changed or deleted here: a refresh leaves it alone."""
+        self._changing.add(name)
+
+    def end_change(self, name: str) -> None:
+        """That has ended."""
+        self._changing.discard(name)
+        self._changed.add(name)
+
     async def refresh(self) -> list[StoredTopic]:
         """Look at the store; returns the topics that are not there any more.
 
@@ -84,17 +99,19 @@ class TopicDirectory:
         async def look(cursor: StatementCursor) -> tuple[list[StoredTopic], dict[StoredPlace, int]]:
             return await statements.topics(cursor), await statements.lows(cursor)
 
+        self._changed.clear()
         topics, lows = await self._store.run(look)
+        own = self._changing | self._changed
         found = {topic.name: topic for topic in topics}
         gone = []
         for name, topic in list(self._topics.items()):
             again = found.get(name)
-            if name not in self.changing and (again is None or again.key != topic.key):
+            if name not in own and (again is None or again.key != topic.key):
                 gone.append(topic)
         for topic in gone:
             self.remove(topic)
         for topic in topics:
-            if topic.name not in self.changing:
+            if topic.name not in own:
                 self.add(topic)
         for place, low in lows.items():
             self.raise_low(place, low)

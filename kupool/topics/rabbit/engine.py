@@ -161,7 +161,7 @@ class RabbitTopics:
         for topic in await self._directory.refresh():
             self._leave(topic)
         for topic in await self._store.run(statements.abandoned):
-            if topic.name not in self._directory.changing:
+            if not self._directory.is_changing(topic.name):
                 await self._delete_streams(topic)
 
     def _leave(self, topic: StoredTopic) -> None:
@@ -200,15 +200,15 @@ class RabbitTopics:
 
     def create(self, name: str, settings: TopicSettings) -> Deferred[None]:
         """Create a topic; fails with :class:`TopicExists`."""
-        if self._directory.find(name) is not None or name in self._directory.changing:
+        if self._directory.find(name) is not None or self._directory.is_changing(name):
             return fail(TopicExists(name))
         return self._changing(name, self._create(name, settings))
 
     def _changing(self, name: str, work: Any) -> Deferred[None]:
-        self._directory.changing.add(name)
+        self._directory.begin_change(name)
 
         def done(result: T) -> T:
-            self._directory.changing.discard(name)
+            self._directory.end_change(name)
             return result
 
         return Deferred.fromCoroutine(work).addBoth(done)
