@@ -213,7 +213,7 @@ def main() -> None:
         running.addBoth(outcome.append).addBoth(lambda _: clock.stop())
         clock.run()
     if not isinstance(outcome[0], list):
-        outcome[0].printTraceback()
+        outcome[0].printTraceback(sys.stderr)
         sys.exit(1)
     for problem in outcome[0][:20]:
         print(f"problem: {problem}")

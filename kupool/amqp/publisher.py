@@ -212,8 +212,12 @@ class Publisher:
         """Check the queues after entries were published; one check covers many entries."""
         if self._checking or channel is not self._channel or self._covered >= self._sent:
             return
+        queues = self._queues()
+        if not queues:
+            self._covered = self._sent
+            return
         self._checking = True
-        looks = [channel.look_at(queue) for queue in self._queues()]
+        looks = [channel.look_at(queue) for queue in queues]
         gatherResults(looks, consumeErrors=True).addCallbacks(
             self._checked,
             lambda _: None,  # the channel is closed by that, which is handled elsewhere

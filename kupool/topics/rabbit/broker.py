@@ -48,7 +48,7 @@ class RabbitTopicsSettings:
     link: LinkSettings = field(default_factory=LinkSettings)
     publisher: PublisherSettings = field(
         default_factory=lambda: PublisherSettings(
-            entries=5000, stalled=5.0, give_up=30.0, mark_repeats=True
+            entries=5000, stalled=5.0, silent=3.0, give_up=30.0, mark_repeats=True
         )
     )
     required: bool = True

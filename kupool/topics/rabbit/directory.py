@@ -28,6 +28,7 @@ class TopicDirectory:
         self._prefix = prefix
         self._topics: dict[str, StoredTopic] = {}
         self._partitions: dict[str, Partition] = {}
+        self._streams: dict[Partition, str] = {}
         self._lows: dict[StoredPlace, int] = {}
         #: Names that are being created, changed or deleted here, and those for which that ended
         #: during the look at the store under way, which may have been too early for it.
@@ -66,7 +67,9 @@ class TopicDirectory:
         self._topics[topic.name] = topic
         for number in range(topic.settings.partitions):
             partition = Partition(topic.name, number)
-            self._partitions[stream_name(self._prefix, partition)] = partition
+            stream = stream_name(self._prefix, partition)
+            self._partitions[stream] = partition
+            self._streams[partition] = stream
 
     def remove(self, topic: StoredTopic) -> list[str]:
         """Know a topic no more; returns the names of its streams."""
@@ -74,7 +77,9 @@ class TopicDirectory:
         self._lows = {place: low for place, low in self._lows.items() if place.key != topic.key}
         streams = self.streams(topic)
         for stream in streams:
-            self._partitions.pop(stream, None)
+            partition = self._partitions.pop(stream, None)
+            if partition is not None:
+                del self._streams[partition]
         return streams
 
     def is_changing(self, name: str) -> bool:
@@ -121,8 +126,11 @@ class TopicDirectory:
 
     def stream(self, partition: Partition) -> str:
         """Return the name of the stream of a partition; raises as :meth:`place` does."""
-        self.place(partition)
-        return stream_name(self._prefix, partition)
+        stream = self._streams.get(partition)
+        if stream is None:
+            self.place(partition)  # which says what there is not
+            raise UnknownTopic(partition.topic)
+        return stream
 
     def streams(self, topic: StoredTopic) -> list[str]:
         """Return the names of the streams of a topic."""

@@ -15,11 +15,10 @@ from kupool.topics.settings import TopicSettings
 #: The offsets that each batch takes: that of its first record is its position times this.
 STRIDE = 65_536
 
-#: The headers of a message: its number of records; when it was appended, in milliseconds since the
-#: epoch; the key of its topic.
+#: The headers of a message: its number of records, and when it was appended, in milliseconds since
+#: the epoch.
 RECORDS = "records"
 APPENDED_AT = "appended_at"
-TOPIC_KEY = "topic"
 
 #: The longest name of a topic that is in the name of its streams as it is. With the rest these have
 #: at most 255 bytes.
@@ -88,7 +87,6 @@ __all__ = [
     "APPENDED_AT",
     "RECORDS",
     "STRIDE",
-    "TOPIC_KEY",
     "StreamEntry",
     "entry_of",
     "max_age",

@@ -14,7 +14,7 @@ from kupool.topics.errors import TopicError, TopicsUnavailable
 from kupool.topics.partition import Partition
 from kupool.topics.rabbit.broker import StreamBroker
 from kupool.topics.rabbit.directory import TopicDirectory
-from kupool.topics.rabbit.entries import APPENDED_AT, RECORDS, STRIDE, TOPIC_KEY
+from kupool.topics.rabbit.entries import APPENDED_AT, RECORDS, STRIDE
 
 T = TypeVar("T")
 
@@ -103,8 +103,7 @@ class StreamSending:
         tail = self._broker.tail(self._directory.stream(batch.partition))
         # Of a partition, later batches have no earlier times, whatever the clock does.
         tail.newest_at = at = max(tail.newest_at, int(self._wall() * 1000))
-        key = self._directory.topic(batch.partition.topic).key
-        headers: dict[str, Any] = {RECORDS: batch.records, APPENDED_AT: at, TOPIC_KEY: key}
+        headers: dict[str, Any] = {RECORDS: batch.records, APPENDED_AT: at}
         published = self._broker.publish(tail, batch.message_id, headers, batch.body)
         return published.addCallback(_as_offset)
 
