@@ -65,7 +65,7 @@ class RabbitCluster:
         return [node for node in self.nodes if node.process.alive]
 
     def leader_of(self, queue: str, vhost: str = "/") -> RabbitServer:
-        """Return the node that leads a quorum queue or a stream, once its members have elected one."""
+        """Return the node that leads a quorum queue or a stream, once there is one."""
         path = f"queues/{quote(vhost, '')}/{quote(queue, '')}"
         found: list[RabbitServer] = []
 
