@@ -22,6 +22,10 @@ COMMANDS = (
     "migrate",
     "user",
     "config",
+    "topic",
+    "log",
+    "group",
+    "dlq",
 )
 
 

@@ -44,6 +44,11 @@ NOT_FOUND = ErrorText(35, "not found")
 ALREADY_EXISTS = ErrorText(36, "already exists")
 TIMEOUT = ErrorText(37, "timeout")
 NO_SUBSCRIBER = ErrorText(38, "no subscriber")
+STALE_GENERATION = ErrorText(39, "stale generation")
+OFFSET_OUT_OF_RANGE = ErrorText(40, "offset out of range")
+NOT_THE_OWNER = ErrorText(41, "not the owner")
+WRONG_NODE = ErrorText(42, "wrong node")
+TOO_LARGE = ErrorText(43, "too large")
 
 ERRORS: tuple[ErrorText, ...] = (
     INTERNAL_ERROR,
@@ -63,7 +68,19 @@ ERRORS: tuple[ErrorText, ...] = (
     ALREADY_EXISTS,
     TIMEOUT,
     NO_SUBSCRIBER,
+    STALE_GENERATION,
+    OFFSET_OUT_OF_RANGE,
+    NOT_THE_OWNER,
+    WRONG_NODE,
+    TOO_LARGE,
 )
+
+
+def damaged(what: str) -> ErrorText:
+    """Return the row of :data:`INTERNAL_ERROR` for stored data that cannot be read: it has what is
+    wrong instead of a reference.
+    """
+    return ErrorText(INTERNAL_ERROR.code, f"internal error: {what}")
 
 
 class CloseReason(NamedTuple):

@@ -13,6 +13,7 @@ from twisted.python import usage
 from kupool.masking import mask
 from kupool.printable import printable
 from kupool.settings import (
+    BROKER_FLAGS,
     ENV_PREFIX,
     GONE,
     Settings,
@@ -27,6 +28,9 @@ from kupool.settings import (
 
 #: The defaults of the settings, as texts.
 _DEFAULTS = shown(Settings())
+
+#: The name of ``addr`` in a broker of Go-Queue.
+_CLIENT_ADDR = "client_addr"
 
 _GO_FLAG = re.compile(r"--?([a-z][a-z_-]+)(=.*)?", re.DOTALL)
 
@@ -59,14 +63,26 @@ class SettingOptions(usage.Options):
     ``-pg_dsn X``. The given values are in ``flags``, by the name of the setting.
     """
 
-    optParameters = [
-        [flag_name(name), None, None, _help(name, f)]
-        for name, f in declared().items()
-        if not repeatable(f)
-    ] + [
-        [flag_name(name), None, None, _help_of_file(name, of)]
-        for name, of in secret_files().items()
-    ]
+    optParameters = (
+        [
+            [flag_name(name), None, None, _help(name, f)]
+            for name, f in declared().items()
+            if not repeatable(f)
+        ]
+        + [
+            [flag_name(name), None, None, _help_of_file(name, of)]
+            for name, of in secret_files().items()
+        ]
+        + [
+            [
+                flag_name(name),
+                None,
+                None,
+                "accepted for brokers of Go-Queue; it has no meaning here",
+            ]
+            for name in BROKER_FLAGS
+        ]
+    )
 
     opt_addr = _several("addr")
     opt_ws_origins = _several("ws_origins")
@@ -106,7 +122,7 @@ class SettingOptions(usage.Options):
     def postOptions(self) -> None:
         """Collect the given values."""
         single = [name for name, f in declared().items() if not repeatable(f)]
-        for name in (*single, *secret_files()):
+        for name in (*single, *secret_files(), *BROKER_FLAGS):
             if self.get(flag_name(name)) is not None:
                 self.flags[name] = self[flag_name(name)]
 
@@ -123,13 +139,15 @@ def _with_hint(text: str) -> str:
 
 def _as_flags(arguments: list[str]) -> list[str]:
     """Change ``-pg_dsn`` to ``--pg-dsn`` if that is a setting; values are not changed."""
-    known = {flag_name(name) for name in (*declared(), *secret_files(), *GONE)}
+    names = (*declared(), *secret_files(), *GONE, *BROKER_FLAGS, _CLIENT_ADDR)
+    known = {flag_name(name) for name in names}
     result, value_follows = [], False
     for argument in arguments:
         found = None if value_follows else _GO_FLAG.fullmatch(argument)
         name = flag_name(found[1]) if found else ""
         value_follows = False
         if found and name in known:
+            name = "addr" if name == flag_name(_CLIENT_ADDR) else name
             argument = f"--{name}{found[2] or ''}"
             value_follows = found[2] is None
         result.append(argument)

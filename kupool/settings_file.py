@@ -1,8 +1,9 @@
-"""Read a settings file, YAML or JSON, as a mapping."""
+"""Read a settings file, YAML, JSON or TOML, as a mapping."""
 
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -12,19 +13,31 @@ LARGEST_SECRET = 65_536
 
 
 def read_mapping(path: str) -> dict[str, object]:
-    """Return the content of a file: JSON if its name ends in ``.json``, else YAML.
+    """Return the content of a file: JSON if its name ends in ``.json``, TOML if it ends in
+    ``.toml``, else YAML.
 
     Raises :class:`ValueError`, which says in one line what is wrong, and where.
     """
     try:
         text = Path(path).read_text("utf-8")
-        found = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
+        found = _parsed(text, path)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(_explained(error)) from None
     if found is None:
         return {}
     if not isinstance(found, dict):
         raise ValueError("expected a mapping of setting names to values")
+    return found
+
+
+def _parsed(text: str, path: str) -> object:
+    found: object
+    if path.endswith(".json"):
+        found = json.loads(text)
+    elif path.endswith(".toml"):
+        found = tomllib.loads(text)
+    else:
+        found = yaml.safe_load(text)
     return found
 
 

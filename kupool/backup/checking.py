@@ -9,6 +9,7 @@ from pathlib import Path
 from kupool.backup import BackupError, Bar, file_name
 from kupool.backup.contents import Contents, check_agreement, merge, read_part
 from kupool.backup.manifest import Manifest, read_manifest
+from kupool.backup.topic_copies import copied_partitions
 from kupool.storage.copies import CopyError, check_copy, check_regular, digest, open_copy
 
 
@@ -63,6 +64,8 @@ def check_contents(folder: Path, manifest: Manifest) -> Contents:
             f"{folder}: the manifest is of pool {manifest.pool_id}, the files of "
             f"{contents.pool_id}, or of another epoch"
         )
+    if contents.topics is not None and copied_partitions(folder) != manifest.topics:
+        raise BackupError(f"{folder}: the topics are not those of the manifest")
     return contents
 
 

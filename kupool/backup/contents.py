@@ -11,10 +11,19 @@ from kupool.log import Epoch, Identity
 #: Every part, in the order of their snapshots. A batch goes from the spool to the log, and then to
 #: the store. With this order a batch may be in two parts, and is counted once; it is never in none
 #: of them.
-PARTS = ("spool", "store", "log")
+#: Topics come first: what a group has committed of submissions must not be ahead of the log.
+PARTS = ("topics", "spool", "store", "log")
 
 #: A table that each part has had since the first release.
-_OWN_TABLE = {"log": "entries", "store": "applied_batches", "spool": "spooled"}
+_OWN_TABLE = {
+    "log": "entries",
+    "store": "applied_batches",
+    "spool": "spooled",
+    "topics": "topics",
+}
+
+#: Parts that a backup of an older release does not have, and a new folder not yet.
+OPTIONAL = frozenset(("topics",))
 
 
 class LogContents(NamedTuple):
@@ -42,12 +51,26 @@ class SpoolContents(NamedTuple):
     pool_id: str = ""
 
 
+class PartitionContents(NamedTuple):
+    """A partition of a topic: offsets from ``low`` up to, but without, ``high``.
+
+    ``size`` is that of its batches, in bytes.
+    """
+
+    topic: str
+    partition: int
+    low: int
+    high: int
+    size: int
+
+
 class Contents(NamedTuple):
     """The contents of each part; None if there is no such file."""
 
     log: LogContents | None = None
     store: StoreContents | None = None
     spool: SpoolContents | None = None
+    topics: tuple[PartitionContents, ...] | None = None
 
     @property
     def identity(self) -> Identity | None:
@@ -77,6 +100,8 @@ def read_part(connection: sqlite3.Connection, part: str) -> Contents:
         return Contents(log=_read_log(connection))
     if part == "store":
         return Contents(store=_read_store(connection))
+    if part == "topics":
+        return Contents(topics=_read_topics(connection))
     return Contents(spool=_read_spool(connection))
 
 
@@ -150,6 +175,14 @@ def _read_spool(connection: sqlite3.Connection) -> SpoolContents:
     return SpoolContents(waiting, "" if row is None else row[0])
 
 
+def _read_topics(connection: sqlite3.Connection) -> tuple[PartitionContents, ...]:
+    rows = connection.execute(
+        "SELECT topics.name, number, low, next, bytes FROM partitions "
+        "JOIN topics ON topics.id = partitions.topic ORDER BY topics.name, number"
+    )
+    return tuple(PartitionContents(*row) for row in rows)
+
+
 def _identity(connection: sqlite3.Connection, table: str, epochs: str) -> Identity | None:
     if not _has(connection, table):
         return None
@@ -171,9 +204,11 @@ def _number(connection: sqlite3.Connection, query: str) -> int:
 
 
 __all__ = [
+    "OPTIONAL",
     "PARTS",
     "Contents",
     "LogContents",
+    "PartitionContents",
     "SpoolContents",
     "StoreContents",
     "check_agreement",

@@ -19,12 +19,14 @@ from kupool.backup.checking import check_contents
 from kupool.backup.contents import PARTS, Contents, check_agreement, merge, read_part
 from kupool.backup.manifest import (
     FORMAT,
+    FORMAT_WITHOUT_TOPICS,
     MANIFEST,
     CopiedFile,
     Manifest,
     encode_manifest,
     time_text,
 )
+from kupool.backup.topic_copies import copied_partitions
 from kupool.storage.copies import (
     CopyError,
     FileSnapshot,
@@ -69,6 +71,9 @@ def make_backup(source: Source, target: Path, bar: Bar, wall: Callable[[], float
             stack.callback(shutil.rmtree, partial, ignore_errors=True)
             files = _copy(snapshots, partial, bar)
             manifest = _manifest(source, contents, made_at, files)
+            if contents.topics is not None:
+                manifest.format = FORMAT
+                manifest.topics = copied_partitions(partial)
             if check_contents(partial, manifest) != contents:
                 raise BackupError("the copies differ from the files; try again")
             write_file(partial / MANIFEST, encode_manifest(manifest))
@@ -161,7 +166,7 @@ def _manifest(
         contents.identity,
     )
     return Manifest(
-        format=FORMAT,
+        format=FORMAT_WITHOUT_TOPICS,
         kupool=__version__,
         made_at=made_at,
         mq=source.mq,

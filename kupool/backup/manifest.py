@@ -17,8 +17,11 @@ from kupool.backup.contents import PARTS
 #: The name of the file.
 MANIFEST = "backup.json"
 
-#: The version of the manifest that this release writes, and the newest that it reads.
-FORMAT = 1
+#: The newest version of the manifest that this release reads.
+FORMAT = 2
+
+#: The version that it writes if there are no topics, which older releases read.
+FORMAT_WITHOUT_TOPICS = 1
 
 #: The largest size of a manifest in bytes.
 LARGEST = 1024 * 1024
@@ -31,11 +34,25 @@ class CopiedFile(msgspec.Struct):
     sha256: str
 
 
+class CopiedPartition(msgspec.Struct):
+    """A partition of a topic: offsets from ``low`` up to, but without, ``high``, its batches and
+    their records.
+    """
+
+    topic: str
+    partition: int
+    low: int
+    high: int
+    batches: int
+    records: int
+
+
 class Manifest(msgspec.Struct):
     """The contents of a backup. ``mq`` and ``store`` are the settings that it was made with.
 
     ``log_first`` and ``log_last`` are the positions in the log, ``counted_to`` is the position up
     to which the store has counted; ``spooled`` and ``dead_letters`` are numbers of batches.
+    ``topics`` has the partitions of all topics; a backup of an older release has none.
     """
 
     format: int
@@ -51,6 +68,7 @@ class Manifest(msgspec.Struct):
     spooled: int
     dead_letters: int
     files: dict[str, CopiedFile]
+    topics: list[CopiedPartition] = []
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -116,8 +134,10 @@ def _decode(path: Path, text: bytes) -> Manifest:
 
 __all__ = [
     "FORMAT",
+    "FORMAT_WITHOUT_TOPICS",
     "MANIFEST",
     "CopiedFile",
+    "CopiedPartition",
     "Manifest",
     "encode_manifest",
     "read_manifest",

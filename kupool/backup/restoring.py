@@ -16,9 +16,10 @@ from urllib.parse import quote
 from kupool.backup import BackupError, Bar, file_name
 from kupool.backup.checking import check_contents, check_digest, check_files
 from kupool.backup.comparing import highest_position, next_job, objections
-from kupool.backup.contents import Contents, merge, read_part
+from kupool.backup.contents import OPTIONAL, Contents, merge, read_part
 from kupool.backup.manifest import Manifest, read_manifest
 from kupool.backup.switching import begin, finish, own
+from kupool.backup.topic_copies import newer_topics, pass_over_offsets
 from kupool.log import Identity
 from kupool.storage.copies import (
     BESIDE,
@@ -69,12 +70,13 @@ def restore_backup(
     folder is then unchanged. ``wall`` returns seconds since the epoch.
     """
     manifest = read_manifest(source)
-    _check_parts(manifest, into)
+    into = _parts_to_restore(manifest, into)
     check_files(source, manifest)
     backup = check_contents(source, manifest)
     there, damage = _look(into)
     waiting = _waiting_only_there(source, into) if there.spool and backup.spool else 0
     reasons = [*damage, *objections(backup, there, waiting)]
+    reasons += newer_topics(backup.topics or (), there.topics or ())
     if reasons and not force:
         raise Refused(f"{into.folder}: {'; '.join(reasons)}")
     try:
@@ -87,6 +89,8 @@ def restore_backup(
         job = _next_job(manifest, wall(), into, backup=backup, there=there) if backup.store else 0
         position = highest_position(backup, there) if backup.log else 0
         _begin_anew(staging, backup, position=position, job=job, now=wall())
+        if backup.topics is not None:
+            _begin_topics_anew(staging, there, wall() - manifest.made)
         for part in manifest.parts:
             own(staging / file_name(part), into.folder)
         switch = begin(into.folder, source, staging, [file_name(p) for p in manifest.parts])
@@ -100,8 +104,11 @@ def restore_backup(
     )
 
 
-def _check_parts(manifest: Manifest, into: Into) -> None:
-    if set(manifest.parts) != set(into.parts):
+def _parts_to_restore(manifest: Manifest, into: Into) -> Into:
+    """Return the target with the parts that the backup holds; raises :class:`BackupError` if the
+    settings want others.
+    """
+    if set(manifest.parts) - OPTIONAL != set(into.parts) - OPTIONAL:
         held = " and ".join(sorted(manifest.files))
         wanted = " and ".join(sorted(file_name(part) for part in into.parts)) or "no file"
         raise BackupError(
@@ -109,6 +116,7 @@ def _check_parts(manifest: Manifest, into: Into) -> None:
             f"--mq {manifest.mq} --store {manifest.store}, as it was made; 'kupool migrate' then "
             "moves it to other engines"
         )
+    return into._replace(parts=manifest.parts)
 
 
 def _look(into: Into) -> tuple[Contents, list[str]]:
@@ -195,6 +203,21 @@ def _begin_anew(staging: Path, backup: Contents, *, position: int, job: int, now
             _settle(path)
         except (sqlite3.Error, OSError, SchemaTooNew) as error:
             raise BackupError(f"{path.name}: {error}") from error
+
+
+def _begin_topics_anew(staging: Path, there: Contents, seconds: float) -> None:
+    """Let no offset of topics be used again; the backup is of so many seconds ago."""
+    path = staging / file_name("topics")
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            migrate(connection, "topics")
+            connection.execute("BEGIN IMMEDIATE")
+            pass_over_offsets(connection, there.topics or (), seconds)
+            connection.execute("COMMIT")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        _settle(path)
+    except (sqlite3.Error, OSError, SchemaTooNew) as error:
+        raise BackupError(f"{path.name}: {error}") from error
 
 
 def _write_epochs(connection: sqlite3.Connection, table: str, identity: Identity) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 from kupool.commands.comparing import (
     as_json,
     compared_text,
-    counted,
     difference_cells,
     difference_text,
     remarks,
-    shown_progress,
 )
 from kupool.commands.console import complain, make_console, print_table, say
+from kupool.commands.progress import counted, shown_progress
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.commands.stores import Stores, temporary_folder, with_stores
 from kupool.commands.times import parse_time

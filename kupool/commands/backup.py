@@ -15,7 +15,7 @@ from kupool.backup.making import Source, make_backup
 from kupool.backup.manifest import Manifest
 from kupool.backup.switching import check_finished
 from kupool.commands.console import complain, say
-from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_of
+from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_in
 from kupool.commands.data_files import missing_file, not_a_folder
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.settings import LogSettings, StorageSettings
@@ -54,14 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _make(storage: StorageSettings, log: LogSettings, target: Path) -> int:
-    parts, missing = parts_of(storage, log), elsewhere(storage, log)
+    folder = Path(storage.data)
+    parts, missing = parts_in(folder, storage, log), elsewhere(storage, log)
     if not parts:
         complain(
             f"there is no file to back up: {' and '.join(missing)} are not in the data folder; "
             f"{PAGE} says what to do"
         )
         return 1
-    folder = Path(storage.data)
     problem = not_a_folder(folder, "--data")
     if problem:
         raise BackupError(problem)
@@ -95,4 +95,8 @@ def summary(manifest: Manifest) -> str:
         found.append(f"{manifest.spooled:,} batches in the spool")
     if manifest.dead_letters:
         found.append(f"{manifest.dead_letters:,} dead letters")
+    if "topics" in manifest.parts:
+        names = {each.topic for each in manifest.topics}
+        records = sum(each.records for each in manifest.topics)
+        found.append(f"{records:,} records in {len(names):,} topics")
     return "; ".join(found)

@@ -1,52 +1,14 @@
-"""What the commands that compare log and counts show: their progress and their findings."""
+"""What the commands that compare log and counts show: their findings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
-from kupool.commands.console import make_console
+from kupool.commands.progress import counted
 from kupool.commands.times import minute_text
 from kupool.stats.auditing import Audit
-from kupool.stats.auditing import Progress as Told
 from kupool.stats.side_by_side import ComparedRange, Difference
-
-
-@contextmanager
-def shown_progress() -> Iterator[Told]:
-    """Show a progress bar with an estimate on a terminal; yields a function to call."""
-    console = make_console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    task, now = bar.add_task("", total=1.0), ""
-
-    def tell(what: str, part: float) -> None:
-        nonlocal now
-        if what != now:
-            now = what
-            bar.reset(task, description=what, total=1.0)
-        bar.update(task, completed=part)
-
-    with bar:
-        yield tell
 
 
 def compared_text(compared: ComparedRange) -> str:
@@ -60,11 +22,6 @@ def compared_text(compared: ComparedRange) -> str:
         f"{counted(compared.minutes, 'minute')} from {minute_text(compared.first_minute)} to "
         f"{minute_text(compared.last_minute)} UTC"
     )
-
-
-def counted(count: int, one: str, many: str = "") -> str:
-    """Return a number of things, as ``1 row`` or ``1,000 rows``."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def remarks(found: Audit) -> Iterator[str]:
@@ -118,9 +75,7 @@ def as_json(found: Audit) -> dict[str, Any]:
 __all__ = [
     "as_json",
     "compared_text",
-    "counted",
     "difference_cells",
     "difference_text",
     "remarks",
-    "shown_progress",
 ]

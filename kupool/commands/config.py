@@ -43,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_settings(arguments)
     if loaded is None:
         return 1
+    for remark in loaded.remarks:
+        complain(remark)
     if arguments.user is not None:
         return _show_user(loaded, arguments.user)
     if not arguments.example and sys.stdout.isatty():

@@ -82,15 +82,31 @@ def complain(text: str) -> None:
 class CommandParser(argparse.ArgumentParser):
     """Reports a wrong command line in one line, and names the option that was meant."""
 
+    #: The list of positional arguments that may go on after an option; argparse ends it there.
+    gathers = ""
+
     _words: list[str]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse; a subcommand refuses words that are left over."""
         self._words = sys.argv[1:] if args is None else list(args)
         found, rest = super().parse_known_args(self._words, namespace)
+        if self.gathers:
+            rest = self._gather(rest, getattr(found, self.gathers))
         if rest and not self._has_commands():
             self.error(f"unexpected argument {printable(rest[0])!r}")
         return found, rest
+
+    def _gather(self, rest: list[str], words: list[str]) -> list[str]:
+        """Add the words that argparse left over to a list; returns those that are options."""
+        for number, word in enumerate(rest):
+            if word == "--":
+                words += rest[number + 1 :]
+                return []
+            if word.startswith("-") and word != "-":
+                return rest[number:]
+            words.append(word)
+        return []
 
     def error(self, message: str) -> NoReturn:
         """End with status 2; an unknown option is named first, as the most likely cause."""

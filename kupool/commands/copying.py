@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kupool.backup import file_name
+from kupool.backup.contents import OPTIONAL
 from kupool.commands.console import make_console
 from kupool.daemon.files import has_spool
 from kupool.settings import LogSettings, StorageSettings
@@ -58,6 +61,12 @@ def parts_of(storage: StorageSettings, log: LogSettings) -> Sequence[str]:
     if has_spool(log):
         found.append("spool")
     return found
+
+
+def parts_in(folder: Path, storage: StorageSettings, log: LogSettings) -> Sequence[str]:
+    """Return these parts, and those in a folder that it has with any settings."""
+    optional = (part for part in sorted(OPTIONAL) if (folder / file_name(part)).exists())
+    return [*parts_of(storage, log), *optional]
 
 
 def elsewhere(storage: StorageSettings, log: LogSettings) -> Sequence[str]:

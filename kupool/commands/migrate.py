@@ -25,6 +25,13 @@ from twisted.internet.task import deferLater, react
 from kupool.amqp import BrokerError
 from kupool.commands.console import complain, make_console, say
 from kupool.commands.data_files import missing_file
+from kupool.commands.migrate_topics import (
+    TopicMigration,
+    is_running,
+    moves_topics,
+    tell_copied,
+    topic_side,
+)
 from kupool.daemon.engines import check_engines
 from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool
 from kupool.log import LogUnavailable
@@ -36,18 +43,22 @@ from kupool.migration.reports import Compared
 from kupool.migration.sqlite_log import SqliteLogSide
 from kupool.migration.sqlite_store import SqliteStore
 from kupool.migration.store import Store
+from kupool.migration.topic_move import TopicSide
+from kupool.migration.topic_notes import forget_away
 from kupool.settings import Loaded, SettingError, Settings, StorageSettings, load, value_of
 from kupool.storage.database import Database, DatabaseUnusable
 from kupool.storage.database import connect as connect_file
 from kupool.storage.folder import DataFolder, FolderError
 from kupool.storage.migrations import SchemaTooNew
 from kupool.timing.waiting import and_then
+from kupool.topics.errors import TopicError
 
 #: Expected failures, whose text explains them.
 _TROUBLE = (
     CannotMove,
     BrokerError,
     LogUnavailable,
+    TopicError,
     DatabaseUnusable,
     SchemaTooNew,
     FolderError,
@@ -57,7 +68,7 @@ _TROUBLE = (
 
 def add_parser(subparsers: Any) -> None:
     """Add the command."""
-    text = "move a pool to another log or store; the daemon is stopped meanwhile"
+    text = "move a pool to another log, store or engine of topics"
     parser = subparsers.add_parser(
         "migrate", help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
     )
@@ -88,14 +99,10 @@ def run(arguments: argparse.Namespace) -> int:
         nonlocal status
         with ExitStack() as stack:
             opened = _Opened(reactor, stack)
-            source = opened.side(old, _load(old), new=False)
-            target = opened.side(new, _load(new), new=True) if new else None
             if arguments.undo:
-                undo(source, target, time.time)
-                say(f"The daemon starts with {old} again")
+                _undo(opened, old, new)
             else:
-                assert target is not None
-                await _move(reactor, source, target, opened.settings[old])
+                await _migrate(reactor, opened, old, new)
         status = 0
 
     def begin(reactor: Any) -> Any:
@@ -106,6 +113,55 @@ def run(arguments: argparse.Namespace) -> int:
     except SystemExit as end:
         return status or (1 if end.code else 0)
     return status
+
+
+async def _migrate(reactor: Any, opened: _Opened, old: str, new: str) -> None:
+    """Move topics, and then the log and the store; of a daemon that runs, topics only."""
+    before, after = _load(old), _load(new)
+    topics = opened.topics(topic_side(old, before.settings), topic_side(new, after.settings))
+    if topics is not None and is_running(before.settings):
+        await _move_topics(topics, running=True)
+        return
+    source = opened.side(old, before, new=False)
+    target = opened.side(new, after, new=True)
+    if topics is not None:
+        await _move_topics(topics, running=False)
+    if topics is None or not source.same_place(target):
+        await _move(reactor, source, target, before.settings)
+    if topics is not None:
+        topics.finish()
+    say(f"Start the daemon with --config {target.name}")
+
+
+async def _move_topics(topics: TopicMigration, *, running: bool) -> None:
+    with TerminalBar() as bar:
+        copied = await topics.copy(bar, running=running)
+    tell_copied(copied, topics.old, topics.new)
+    if not running and copied is not None:
+        say(f"{copied.positions:,} positions of groups were moved")
+    elif copied is not None:
+        say(
+            "The daemon runs: what it writes from now on is not copied yet. Stop it and run the "
+            "same command again, which moves the rest"
+        )
+
+
+def _undo(opened: _Opened, old: str, new: str) -> None:
+    """Let the daemon start with the old settings again."""
+    before, after = _load(old), _load(new) if new else None
+    side = topic_side(old, before.settings)
+    topics = None
+    if after is not None:
+        topics = opened.topics(side, topic_side(new, after.settings))
+    source = opened.side(old, before, new=False)
+    target = opened.side(new, after, new=True) if after is not None else None
+    if topics is None or target is None or not source.same_place(target):
+        undo(source, target, time.time)
+    if topics is not None:
+        topics.undo()
+    else:
+        forget_away(side.file)
+    say(f"The daemon starts with {old} again")
 
 
 def _explain(failure: Any) -> None:
@@ -153,12 +209,23 @@ class _Opened:
                 if problem:
                     raise CannotMove(problem)
         if (wanted or has_spool(settings.log)) and (new or folder.exists()):
-            self._lock(folder)
+            self.lock(folder)
         _refuse_spool(folder / SPOOL_FILE)
         store = self._store(settings.storage)
         return Side(str(Path(name).resolve()), store, self._log(settings))
 
-    def _lock(self, folder: Path) -> None:
+    def topics(self, old: TopicSide, new: TopicSide) -> TopicMigration | None:
+        """Return the move of topics between two sides; None if there are none to move."""
+        if not moves_topics(old, new):
+            return None
+        if new.file.parent.resolve() != old.file.parent.resolve():
+            self.lock(new.file.parent)
+        found = TopicMigration(self._reactor, old, new)
+        self._stack.callback(found.close)
+        return found
+
+    def lock(self, folder: Path) -> None:
+        """Lock a data folder, unless this was done before."""
         if folder.resolve() not in self._folders:
             data = DataFolder(folder)
             data.open()
@@ -262,7 +329,6 @@ def _tell(compared: list[Compared], source: Side, target: Side) -> None:
         say(f"{found.name}: {found.number:,}{total}, sha256 {found.checksum[:16]}, equal")
     if compared:
         say(f"Moved {source.shown} to {target.shown}")
-    say(f"Start the daemon with --config {target.name}")
 
 
 class TerminalBar:

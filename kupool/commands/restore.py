@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kupool.backup import BackupError
+from kupool.backup import BackupError, file_name
 from kupool.backup.restoring import Into, Refused, Restored, restore_backup
 from kupool.backup.switching import Switch, finish, unfinished
 from kupool.commands.console import complain, say
-from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_of
+from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_in
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.settings import Settings
 from kupool.storage.folder import DataFolder, FolderError
@@ -38,14 +38,16 @@ def run(arguments: argparse.Namespace) -> int:
     if loaded is None:
         return 1
     settings = loaded.settings
-    if not parts_of(settings.storage, settings.log):
+    source = Path(os.path.abspath(arguments.source))
+    parts = parts_in(source, settings.storage, settings.log)
+    if not parts:
         missing = elsewhere(settings.storage, settings.log)
         complain(f"{' and '.join(missing)} are not in the data folder; {PAGE} says what to do")
         return 1
     folder = DataFolder(settings.storage.data)
     try:
         folder.open()
-        return _restore(settings, Path(os.path.abspath(arguments.source)), arguments.force)
+        return _restore(settings, parts, source, force=arguments.force)
     except Refused as error:
         complain(f"{error}; --force replaces it, and moves it aside")
     except (BackupError, FolderError) as error:
@@ -55,15 +57,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 1
 
 
-def _restore(settings: Settings, source: Path, force: bool) -> int:
+def _restore(settings: Settings, parts: Sequence[str], source: Path, *, force: bool) -> int:
     folder = Path(os.path.abspath(settings.storage.data))
     begun = unfinished(folder)
     if begun is not None:
         return _finish(folder, begun, source)
-    into = Into(folder, parts_of(settings.storage, settings.log), settings.jobs.interval)
+    into = Into(folder, parts, settings.jobs.interval)
     with CopyBar() as bar:
         done = restore_backup(source, into, bar, time.time, force=force)
     say(*_lines(folder, done))
+    if "topics" not in done.manifest.parts and (folder / file_name("topics")).exists():
+        say(f"{file_name('topics')} is not in the backup, and stays as it is")
     missing = elsewhere(settings.storage, settings.log)
     if missing:
         say(f"Not restored: {' and '.join(missing)}; {PAGE} says what to do")
@@ -104,5 +108,7 @@ def _lines(folder: Path, done: Restored) -> Iterator[str]:
             )
     if "store" in manifest.parts:
         yield f"All jobs are retired, and ids go on after {done.next_job - 1:,}"
+    if "topics" in manifest.parts:
+        yield "New records of topics get offsets above all that may have been used"
     if done.replaced is not None:
         yield f"What was there before is in {done.replaced}"

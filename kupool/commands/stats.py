@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from kupool.commands.comparing import compared_text, counted, remarks, shown_progress
+from kupool.commands.comparing import compared_text, remarks
 from kupool.commands.console import complain, make_console, print_table, say
+from kupool.commands.progress import counted, shown_progress
 from kupool.commands.settings_flags import add_settings_parser, at_least_one, load_settings
 from kupool.commands.stores import Stores, temporary_folder, with_stores
 from kupool.commands.times import minute_text

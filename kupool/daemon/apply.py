@@ -28,6 +28,8 @@ def apply_changes(parts: Parts, old: Settings, fresh: Settings, names: Iterable[
         parts.compatible.apply(settings)
     if parts.rooms is not None:
         parts.rooms.pace.rate = settings.rooms.rate
+    if parts.topics is not None:
+        parts.topics.apply(settings.topics)
     if settings.jobs.interval != old.jobs.interval:
         parts.coordinator.set_interval(settings.jobs.interval)
     return settings

@@ -10,22 +10,25 @@ from kupool.accounts.web_tokens import MIN_SECRET
 from kupool.bus.permissions import OWN_NAME, Rule, check_pattern, parse_rule
 from kupool.bus.topics import pattern_name
 from kupool.daemon.engines import broker_problems, check_engines, refusal
+from kupool.daemon.files import topics_kind
 from kupool.daemon.permissions import GRANTS, PATTERNS, RULES
 from kupool.net.transport.endpoints import endpoint_for
 from kupool.net.transport.proxied import parse_networks
 from kupool.permissions.grants import parse_grant
-from kupool.settings import Loaded, value_of
+from kupool.settings import Loaded, SettingError, value_of
 from kupool.web.control import KnownHosts
 from kupool.web.upgrade import Origins
 from kupool.web.visitors import VisitorGate
 
 
 def check(loaded: Loaded) -> None:
-    """Refuse settings that no part can use; raises :class:`SettingError`."""
+    """Refuse settings that no part can use; raises :class:`SettingError`, which names them all."""
     check_engines(loaded)
-    parts = (_addresses, _web, _rules, _bus, _compatible)
-    for name, reason in chain.from_iterable(part(loaded) for part in parts):
-        raise refusal(loaded, name, reason)
+    parts = (_addresses, _web, _rules, _bus, _compatible, _topics)
+    wrong = chain.from_iterable(part(loaded) for part in parts)
+    texts = dict.fromkeys(str(refusal(loaded, name, reason)) for name, reason in wrong)
+    if texts:
+        raise SettingError("; ".join(texts))
 
 
 def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:
@@ -122,6 +125,13 @@ def _permissions(
                 name,
                 f"rule {number} needs --auth: without it anybody may use the name {rule.users!r}",
             )
+
+
+def _topics(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    if topics_kind(loaded.settings) != "off":
+        from kupool.daemon.new_topics import new_topic_problems  # not needed without topics
+
+        yield from new_topic_problems(loaded.settings.new_topics)
 
 
 def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import resource
 from dataclasses import dataclass
 
 from kupool.net.transport.proxied import TrustedProxies
-from kupool.settings import LimitSettings, ListenSettings
+from kupool.settings import LimitSettings, ListenSettings, NodeTopicsSettings
 from kupool.web.crowd import HttpLimits
 
 #: Most refused connections, and connections that wait for a PROXY header, at the same time.
@@ -54,14 +54,22 @@ def trusted_proxies(settings: ListenSettings) -> TrustedProxies:
     return TrustedProxies((*settings.proxy_trusted, *settings.http_trusted_proxies))
 
 
-def http_limits(settings: ListenSettings, descriptors: int) -> HttpLimits:
-    """Return the limits of the HTTP server in a process with so many descriptors, 0 for any."""
+def http_limits(
+    settings: ListenSettings, descriptors: int, topics: NodeTopicsSettings | None = None
+) -> HttpLimits:
+    """Return the limits of the HTTP server in a process with so many descriptors, 0 for any.
+
+    Without ``topics`` nothing waits there.
+    """
+    topics = topics or NodeTopicsSettings()
     most = DescriptorShares.of(settings, descriptors).http
     return HttpLimits(
         max_connections=most,
         max_requests=settings.http_max_requests,
         max_requests_per_ip=settings.http_max_requests_per_ip,
         shared_hosts=trusted_proxies(settings),
+        max_polls=topics.polls,
+        max_polls_per_ip=topics.polls_per_ip,
         max_websockets=settings.ws_max_connections,
         request_timeout=settings.http_request_timeout,
         ping_interval=settings.ws_ping_interval,

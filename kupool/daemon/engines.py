@@ -34,6 +34,8 @@ def _engines(loaded: Loaded) -> Iterator[tuple[str, str]]:
         if not settings.log.queue:
             yield "mq_queue", "--mq rabbit needs the name of a queue"
         yield from broker_problems("mq_url", settings.log.url)
+    if settings.topics.kind == "rabbit":
+        yield "topics", "this version has no topics in RabbitMQ yet: choose sqlite or memory"
 
 
 def broker_problems(name: str, url: str) -> Iterator[tuple[str, str]]:

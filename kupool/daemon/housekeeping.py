@@ -35,7 +35,8 @@ class Housekeeping:
     """Enforces the limits that no single event enforces.
 
     ``settings`` returns the current settings, ``wall`` seconds since the epoch, and ``running``
-    seconds on a clock that nobody sets and that stops while the machine sleeps.
+    seconds on a clock that nobody sets and that stops while the machine sleeps. ``watch`` is called
+    at each check of the limits.
     """
 
     _log = Logger()
@@ -49,6 +50,7 @@ class Housekeeping:
         *,
         settings: Callable[[], SubmissionSettings],
         memory: Memory,
+        watch: Callable[[], object] = lambda: None,
     ) -> None:
         self._clock = clock
         self._wall = wall
@@ -59,6 +61,7 @@ class Housekeeping:
         self._not_kept = False
         self._settings = settings
         self._memory = memory
+        self._watch = watch
         self._loops: list[tuple[LoopingCall, float]] = [
             (LoopingCall(self._look), LOOK),
             (LoopingCall(self._keep), KEEP),
@@ -98,7 +101,10 @@ class Housekeeping:
         self._memory.look()
         for database in self._parts.databases:
             database.look()
-        self._now()
+        self._watch()
+        now = self._now()
+        if self._parts.topics is not None:
+            self._parts.topics.cleanup.look(now)
 
     def _now(self) -> float:
         """Return the time of the retention clock, in seconds since the epoch."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from kupool.accounts.logins import Logins
 from kupool.accounts.web_tokens import KEYS_FILE, SigningKeys, WebIdentity, WebTokens
+from kupool.daemon.files import SECRET_FILE
 from kupool.net.transport.proxied import TrustedProxies
 from kupool.permissions.roles import ADMIN
 from kupool.permissions.table import PermissionTable
@@ -20,9 +21,6 @@ from kupool.web.access import WebAccess
 from kupool.web.answers import ApiResource
 from kupool.web.control import KnownHosts
 from kupool.web.login import LoginPages
-
-#: The file of the secret with which commands on this machine use the HTTP API.
-SECRET_FILE = "http-secret"  # noqa: S105 - the name of a file
 
 
 @dataclass(frozen=True)
@@ -85,4 +83,4 @@ def read_secret(folder: Path) -> str:
     return path.read_text("utf-8")
 
 
-__all__ = ["SECRET_FILE", "HttpAccess", "make_http_access", "read_secret"]
+__all__ = ["HttpAccess", "make_http_access", "read_secret"]

@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE
+from kupool.daemon.files import (
+    LOG_FILE,
+    SPOOL_FILE,
+    STORE_FILE,
+    TOPIC_MOVE_FILE,
+    TOPICS_FILE,
+    topics_kind,
+)
 from kupool.daemon.parts import Parts
 from kupool.log import LogUnavailable
 from kupool.migration.left_behind import look
-from kupool.migration.notes import LOG, SELECT_NOTES, MoveNote, refusal
-from kupool.settings import LogSettings, StorageSettings
+from kupool.migration.notes import AWAY, INTO, LOG, SELECT_NOTES, MoveNote, refusal
+from kupool.migration.topic_notes import moved_kind, read_note
+from kupool.settings import LogSettings, Settings, StorageSettings
 
 _COMMAND = (
     "'kupool migrate --from SETTINGS --to SETTINGS' moves it; to begin with an empty pool, move "
@@ -61,6 +69,23 @@ async def look_for_moves(storage: StorageSettings, log: LogSettings, parts: Part
     return lines
 
 
+def look_for_moved_topics(settings: Settings) -> None:
+    """Read the notes about moves of topics, before anything is written to them.
+
+    Raises :class:`MovedAway` if they were moved away, or are not all here yet.
+    """
+    folder, kind = Path(settings.storage.data), topics_kind(settings)
+    notes = []
+    if kind == "sqlite":
+        notes.append(read_note(folder / TOPICS_FILE, AWAY))
+    into = read_note(folder / TOPIC_MOVE_FILE, INTO)
+    if into is not None and moved_kind(into) == kind:
+        notes.append(into)
+    reason = refusal(filter(None, notes), {})
+    if reason:
+        raise MovedAway(f"topics: {reason}")
+
+
 async def _notes(parts: Parts) -> Sequence[MoveNote]:
     """Return the notes about moves in the store."""
     rows: Sequence[Any] = ()
@@ -82,4 +107,4 @@ async def _is_empty(parts: Parts) -> bool:
     return not extent.holds_data
 
 
-__all__ = ["MovedAway", "look_for_moves"]
+__all__ = ["MovedAway", "look_for_moved_topics", "look_for_moves"]

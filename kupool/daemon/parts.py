@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.cred.checkers import ICredentialsChecker
 
@@ -22,7 +22,15 @@ from kupool.daemon.bus_compatible import CompatiblePart, make_compatible
 from kupool.daemon.clock_watch import ClockWatch
 from kupool.daemon.connection_limits import DescriptorShares, descriptor_limit, trusted_proxies
 from kupool.daemon.fence import FencedLog
-from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, uses_files
+from kupool.daemon.files import (
+    LOG_FILE,
+    SPOOL_FILE,
+    STORE_FILE,
+    TOPICS_FILE,
+    has_spool,
+    topics_kind,
+    uses_files,
+)
 from kupool.daemon.permissions import grants_of
 from kupool.daemon.rooms import RoomsPart, make_rooms
 from kupool.daemon.tenants import Tenants
@@ -64,6 +72,9 @@ from kupool.storage.postgres import PostgresDatabase, PostgresSettings
 from kupool.storage.reading import ReadOnlyDatabase
 from kupool.wire.messages import split_username
 
+if TYPE_CHECKING:
+    from kupool.daemon.topics import TopicsPart
+
 #: Seconds that a stop waits for PostgreSQL to reply, after the counting has ended.
 PATIENCE = 2.0
 
@@ -72,6 +83,7 @@ _LOST = {
     LOG_FILE: "what was not counted yet is lost then, and old jobs are retired",
     STORE_FILE: "what the log still holds is counted again then, older counts are lost",
     SPOOL_FILE: "what had not reached RabbitMQ is lost then",
+    TOPICS_FILE: "all topics and the positions of their groups are lost then",
 }
 
 #: Returns the database in a file of the data folder, with a schema.
@@ -102,6 +114,7 @@ class Parts:
     bus: BusPart | None
     compatible: CompatiblePart | None
     rooms: RoomsPart | None
+    topics: TopicsPart | None
 
 
 def build(
@@ -115,7 +128,7 @@ def build(
     """Make every part. ``wall`` returns seconds since the epoch; ``boot`` is by default the
     clock of this machine.
     """
-    files = uses_files(settings.storage, settings.log)
+    files = uses_files(settings)
     folder = DataFolder(settings.storage.data) if files else None
     databases: list[Database] = []
 
@@ -164,6 +177,20 @@ def build(
         known_users=known_users,
         bus=room_bus,
     )
+    topics = None
+    if topics_kind(settings) != "off":
+        from kupool.daemon.topics import make_topics
+
+        topics = make_topics(
+            settings,
+            reactor,
+            wall,
+            methods,
+            log=log,
+            instance=instance,
+            database=database,
+            table=table,
+        )
     handlers = Handlers(
         book,
         acceptance,
@@ -180,7 +207,7 @@ def build(
         acceptance,
         handlers,
         channel=Hub(reactor).latest("job"),
-        events=events,
+        events=events if topics is None else topics.for_pool(events, wall),
         settings=session_settings(settings.jobs, settings.rates, settings.limits),
         logins=logins,
         names=Names(
@@ -191,7 +218,9 @@ def build(
         permissions=table,
     )
     certificates = Certificates(reactor, wall)
-    tenants = [part.service for part in (bus_part, rooms) if part is not None]
+    tenants: list[Any] = [part.service for part in (bus_part, rooms) if part is not None]
+    if topics is not None:
+        tenants.append(topics.sessions)
     server = Server(
         reactor,
         Tenants(pool, *tenants) if tenants else pool,
@@ -247,6 +276,7 @@ def build(
             certificates=certificates,
         ),
         rooms=rooms,
+        topics=topics,
     )
 
 
@@ -332,6 +362,7 @@ def batch_settings(settings: SubmissionSettings) -> BatchSettings:
         settings.batch_delay,
         settings.batch_size,
         settings.batches_in_flight,
+        peers=settings.log_peers == "on",
     )
 
 

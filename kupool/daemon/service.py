@@ -121,7 +121,7 @@ class Daemon:
         self._reactor = reactor
         self.settings: Settings = loaded.settings
         self._sources = loaded.sources
-        self._exposed = list(exposed_secrets(loaded))
+        self._warnings = [*loaded.remarks, *exposed_secrets(loaded)]
         self._checkers = checkers
         self._report = failed
         self._level = level
@@ -141,6 +141,7 @@ class Daemon:
         self.status = Status(wall, self.parts, self._sweeper)
         book = self.parts.book
         memory = Memory(reactor, lambda: book.retired_nonces, make_give_back())
+        topics = self.parts.topics
         self._housekeeping = Housekeeping(
             reactor,
             wall,
@@ -148,6 +149,7 @@ class Daemon:
             self.parts,
             settings=lambda: self.settings.submissions,
             memory=memory,
+            watch=_nothing if topics is None else topics.watch(self.status),
         )
         self._http: IListeningPort | None = None
         self._http_access: HttpAccess | None = None
@@ -227,7 +229,7 @@ class Daemon:
         settings, parts = self.settings, self.parts
         self._warn_of_memory()
         self._warn_of_descriptors()
-        for line in self._exposed:
+        for line in self._warnings:
             self._log.warn("{line}", line=line)
         self.status.enter("opening")
         await self._open("mq_url" if settings.log.kind == "rabbit" else "data", parts.log)
@@ -236,6 +238,9 @@ class Daemon:
             await self._open("bus_url" if settings.bus.url.strip() else "mq_url", parts.bus)
         if parts.rooms is not None:
             await self._open("bus_url" if settings.bus.url.strip() else "mq_url", parts.rooms)
+        if parts.topics is not None:
+            self._look_for_moved_topics()
+            await self._open("data", parts.topics)
         self.status.enter("comparing")
         await self._look_for_moves()
         compared = await self._compare_first()
@@ -256,7 +261,16 @@ class Daemon:
             await self._listen("bus_compatible_addr", parts.compatible.listen())
         collect_rarely()
         self.status.enter(RUNNING)
+        if parts.topics is not None:
+            parts.topics.started()
         self._announce()
+
+    def _look_for_moved_topics(self) -> None:
+        """Refuse to start if the topics were moved elsewhere."""
+        try:
+            moves.look_for_moved_topics(self.settings)
+        except moves.MovedAway as error:
+            raise self._about("data", error) from None
 
     async def _look_for_moves(self) -> None:
         """Refuse to start if the pool was moved elsewhere, and report other data that is here."""
@@ -374,6 +388,8 @@ class Daemon:
         more = dict(http.routes)
         if bus is not None:
             more.update(bus.routes(http.access, self.settings.bus))
+        if self.parts.topics is not None:
+            more.update(self.parts.topics.routes(http.access, self.settings.topics))
         site = make_site(
             self._reactor,
             self.status,
@@ -382,7 +398,7 @@ class Daemon:
             manager=self.parts.server.manager,
             ws_origins=settings.ws_origins,
             access=http.access,
-            limits=http_limits(settings, descriptor_limit()),
+            limits=http_limits(settings, descriptor_limit(), self.settings.topics),
             more=more,
         )
         proxies = ProxySettings(settings.proxy_trusted)
@@ -452,6 +468,8 @@ class Daemon:
                 "The settings were not reloaded, and nothing has changed: {reason}",
                 reason=str(error),
             )
+            if self.parts.topics is not None:
+                self.parts.topics.not_reloaded(str(error))
             return
         now, restart = changes(self.settings, fresh)
         self.settings = apply_changes(self.parts, self.settings, fresh, now)
@@ -461,6 +479,8 @@ class Daemon:
             self._log.warn(
                 "These settings take effect only after a restart: {names}", names=", ".join(restart)
             )
+        if self.parts.topics is not None:
+            self.parts.topics.reloaded(now, restart)
         if self.parts.logins is not None:
             self.parts.logins.reload()
         self.parts.certificates.reload()
@@ -478,19 +498,15 @@ class Daemon:
         deadline = clock.seconds() + self.settings.process.shutdown_timeout
         working = deadline - min(CLOSING, self.settings.process.shutdown_timeout / 2)
         notify("STOPPING=1")
+        if parts.topics is not None:
+            parts.topics.stopping()
         if self._starting is not None:
             await self._step("starting", self._starting, working)
         await self._step("listeners", parts.server.stop_listening(), working)
         if parts.compatible is not None:
             await self._step("compatible", parts.compatible.finish(), working)
         await self._step("jobs", parts.coordinator.stop(), working)
-        if parts.bus is not None:
-            # While the sessions are still read, so that their answers count.
-            await self._step("bus", parts.bus.stop(clock), working)
-        if parts.compatible is not None:
-            await self._step("compatible", parts.compatible.stop(), working)
-        if parts.rooms is not None:
-            await self._step("rooms", parts.rooms.stop(), working)
+        await self._stop_tenants(working)
         await self._step("answers", self._last_answers(), working)
         left = max(0.1, min(LAST_ANSWERS, working - clock.seconds()))
         await self._step("clients", parts.server.stop(GOING_DOWN, left), working)
@@ -502,12 +518,26 @@ class Daemon:
         await self._step("certificates", parts.certificates.stop(), deadline)
         await self._step("housekeeping", self._housekeeping.stop(), deadline)
         await self._step("owner", self._release(), deadline)
+        if parts.topics is not None:
+            await self._step("topics", parts.topics.close(), deadline)
         await self._step("store", parts.stats.close(), deadline)
         await self._step("log", parts.log.close(), deadline)
         if parts.folder is not None:
             parts.folder.close([d.path for d in parts.databases if d.closed_clean])
         self.status.enter("stopped")
         self._log.info("Stopped")
+
+    async def _stop_tenants(self, deadline: float) -> None:
+        """Stop what else sessions use, while they are still read, so that their answers count."""
+        parts = self.parts
+        if parts.bus is not None:
+            await self._step("bus", parts.bus.stop(self._reactor), deadline)
+        if parts.compatible is not None:
+            await self._step("compatible", parts.compatible.stop(), deadline)
+        if parts.rooms is not None:
+            await self._step("rooms", parts.rooms.stop(), deadline)
+        if parts.topics is not None:
+            parts.topics.finish()
 
     async def _last_answers(self) -> None:
         """Stop reading from clients, and answer what was read."""
@@ -542,6 +572,10 @@ class Daemon:
             raise  # the coroutine is closed: nobody waits for this step
         except BaseException as error:
             self._log.error("Stop: the step {name} failed: {error!r}", name=name, error=error)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _deferred(work: Awaitable[object]) -> Deferred[Any]:

@@ -48,7 +48,9 @@ class Status:
         self._since = self._wall()
 
     def ready(self) -> list[str]:
-        """Return the reasons why submissions are refused; none if they are accepted."""
+        """Return the reasons why submissions or records of topics are refused; none if they are
+        accepted.
+        """
         acceptance, coordinator = self._parts.acceptance, self._parts.coordinator
         reasons = [] if self.phase == RUNNING else [self.phase]
         problem = self._parts.log.status().problem
@@ -59,6 +61,9 @@ class Status:
         postgres = self._parts.postgres
         if postgres is not None and postgres.taken_over:
             reasons.append(f"store: {postgres.taken_over}")
+        topics = self._parts.topics
+        if topics is not None and topics.persistent and topics.problem:
+            reasons.append(f"topics: {topics.problem}")
         if coordinator.stalled and self._without_jobs:
             reasons.append(f"jobs: {coordinator.problem}")
         return reasons
@@ -85,6 +90,9 @@ class Status:
             reasons.append(f"bus: {parts.bus.problem}")
         if parts.rooms is not None and parts.rooms.problem:
             reasons.append(f"rooms: {parts.rooms.problem}")
+        if parts.topics is not None and not parts.topics.persistent and parts.topics.problem:
+            # Whoever writes too much there does not keep others from submitting.
+            reasons.append(f"topics: {parts.topics.problem}")
         if parts.coordinator.problem and not (parts.coordinator.stalled and self._without_jobs):
             reasons.append(f"jobs: {parts.coordinator.problem}")
         if parts.postgres is not None and parts.postgres.risk:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -14,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.log import DeliveredEntry, Entry, ISubscription
+from kupool.timing.progress import ContiguousProgress
 
 #: Seconds after an append until consumers are told. The answers are sent first, and a consumer that
 #: takes many entries at once needs less time for each.
@@ -67,11 +67,8 @@ class LocalSubscription:
         self._consumer = consumer
         self._prefetch = prefetch
         self._retry = retry
-        #: The position up to which everything has been processed.
-        self.place = place
+        self._progress = ContiguousProgress(place + 1)
         self._next = place
-        #: Position -> whether it is processed, in the order of positions.
-        self._unsettled: dict[int, bool] = {}
         self._reading = False
         self._stopped = False
         self._waking: IDelayedCall | None = None
@@ -81,13 +78,18 @@ class LocalSubscription:
         self._saved = place
 
     @property
+    def place(self) -> int:
+        """The position up to which everything has been processed."""
+        return self._progress.position - 1
+
+    @property
     def unacknowledged(self) -> int:
         """The number of entries from the first unprocessed one to the last delivered one."""
-        return len(self._unsettled)
+        return len(self._progress)
 
     def wake(self) -> None:
         """Fetch appended entries, as far as the prefetch allows."""
-        room = self._prefetch - len(self._unsettled)
+        room = self._prefetch - len(self._progress)
         if self._reading or self._stopped or room <= 0:
             return
         self._reading = True
@@ -101,7 +103,7 @@ class LocalSubscription:
             return
         self._next = entries[-1].position
         for entry in entries:
-            self._unsettled[entry.position] = False
+            self._progress.add(entry.position)
         # There may be more: fetch them in another turn, as a consumer takes its time.
         if self._waking is None:
             self._waking = self._clock.callLater(0, self._wake_again)
@@ -129,22 +131,13 @@ class LocalSubscription:
 
     def ack(self, deliveries: Sequence[DeliveredEntry]) -> None:
         """Entries have been processed and will not be delivered again."""
-        unsettled = self._unsettled
-        for delivery in deliveries:
-            if delivery.entry.position in unsettled:
-                unsettled[delivery.entry.position] = True
-        # The position is before the first unprocessed entry.
-        passed = list(takewhile(unsettled.__getitem__, unsettled))
-        for position in passed:
-            del unsettled[position]
-        if passed:
-            self.place = passed[-1]
+        self._progress.settle([delivery.entry.position for delivery in deliveries])
         self._save()
         self.wake()
 
     def nack(self, delivery: DeliveredEntry, reason: str, retry: bool) -> None:
         """An entry could not be processed: deliver it again, or move it to the dead letters."""
-        if self._stopped or self._unsettled.get(delivery.entry.position, True):
+        if self._stopped or not self._progress.is_open(delivery.entry.position):
             return  # it is delivered again at the next start, or is settled already
         if retry and delivery.attempt < self._retry.attempts:
             again = DeliveredEntry(delivery.entry, delivery.attempt + 1)

@@ -9,7 +9,7 @@ from zope.interface import Attribute, Interface
 from kupool.log.identity import Extent, Identity, Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.defer import Deferred
 
@@ -50,6 +50,18 @@ class LogStatus(NamedTuple):
     spooled: int = 0
     spooled_since: float = 0.0
     away: str = ""
+
+
+class LogBounds(NamedTuple):
+    """The positions of the first and the last entry that a log has; of none, ``last + 1`` and
+    ``last``.
+
+    ``size`` is about what it takes, in bytes; 0 if that is not known.
+    """
+
+    first: int
+    last: int
+    size: int
 
 
 class LogUnavailable(Exception):
@@ -142,8 +154,44 @@ class ILog(Interface):
         tell.
         """
 
+    def reader() -> ILogReader:
+        """Return a reader of this log, to be opened after the log and closed before it."""
+
     def status() -> LogStatus:
         """Return the status of the log."""
+
+    def close() -> Deferred[None]:
+        """Finish running work and close; may be called again."""
+
+
+class ILogReader(Interface):
+    """Reads a log beside those who append to it, on a connection of its own.
+
+    Its calls fail with :class:`LogUnavailable`, or with an error of the file, if nothing can be
+    read now.
+    """
+
+    def open() -> Deferred[None]:
+        """Prepare the reader."""
+
+    def read(after: int, max_bytes: int) -> Deferred[Sequence[Entry]]:
+        """Return the entries that follow a position, up to ``max_bytes``.
+
+        The first is returned whatever its size; none only at the end.
+        """
+
+    def bounds() -> Deferred[LogBounds]:
+        """Return what the log has."""
+
+    def find(at: float) -> Deferred[int]:
+        """Return the position of the first entry that was appended at a time or later.
+
+        ``at`` is in seconds since the epoch. Behind the last entry, the next position. If the clock
+        was set back, it is the position of one of those that follow an earlier entry.
+        """
+
+    def watch(told: Callable[[], object]) -> None:
+        """Have ``told`` called soon after entries were appended."""
 
     def close() -> Deferred[None]:
         """Finish running work and close; may be called again."""
@@ -165,8 +213,10 @@ __all__ = [
     "Entry",
     "IConsumer",
     "ILog",
+    "ILogReader",
     "ISpool",
     "ISubscription",
+    "LogBounds",
     "LogStatus",
     "LogUnavailable",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +16,9 @@ from kupool.log import (
     Extent,
     Identity,
     ILog,
+    ILogReader,
     ISubscription,
+    LogBounds,
     LogStatus,
     LogUnavailable,
     Mark,
@@ -66,6 +68,8 @@ class MemoryLog:
         self._ages: dict[int, float] = {}
         self._waking: IDelayedCall | None = None
         self._groups: dict[str, LocalSubscription] = {}
+        #: Those who are told of new entries, besides the groups.
+        self._watchers: list[Callable[[], object]] = []
         self.dead_letters: list[tuple[str, DeliveredEntry, str]] = []
 
     def open(self) -> Deferred[None]:
@@ -92,7 +96,7 @@ class MemoryLog:
         self._last += 1
         self._entries.append(Entry(self._last, entry_id, self._wall(), body))
         self._bytes += size
-        if self._waking is None and self._groups:
+        if self._waking is None and (self._groups or self._watchers):
             self._waking = self._clock.callLater(WAKE_DELAY, self._wake)
         return succeed(None)
 
@@ -100,6 +104,12 @@ class MemoryLog:
         self._waking = None
         for subscription in self._groups.values():
             subscription.wake()
+        for told in self._watchers:
+            told()
+
+    def watch(self, told: Callable[[], object]) -> None:
+        """Have ``told`` called soon after entries were appended."""
+        self._watchers.append(told)
 
     def _make_room(self, size: int) -> bool:
         """Drop processed entries, oldest first, a tenth of the capacity at once."""
@@ -178,6 +188,15 @@ class MemoryLog:
         """Return the newest position that a trim dropped."""
         return succeed(self._trimmed)
 
+    def reader(self) -> MemoryLogReader:
+        """Return a reader of this log."""
+        return MemoryLogReader(self)
+
+    def contents(self) -> tuple[Sequence[Entry], LogBounds]:
+        """Return the entries that it has, oldest first, and their bounds."""
+        first = self._entries[0].position if self._entries else self._last + 1
+        return self._entries, LogBounds(first, self._last, self._bytes)
+
     def status(self) -> LogStatus:
         """Return the status of the log."""
         # What the epoch begins after, there may be no entries up to.
@@ -191,3 +210,52 @@ class MemoryLog:
             self._waking.cancel()
             self._waking = None
         return succeed(None)
+
+
+@implementer(ILogReader)
+class MemoryLogReader:
+    """Reads a log in memory, which has nothing to wait for."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._source = log
+
+    def open(self) -> Deferred[None]:
+        """Do nothing."""
+        return succeed(None)
+
+    def read(self, after: int, max_bytes: int) -> Deferred[Sequence[Entry]]:
+        """Return the entries that follow a position, up to ``max_bytes``."""
+        entries, _ = self._source.contents()
+        found: list[Entry] = []
+        for place in range(bisect_right(entries, after, key=_position), len(entries)):
+            max_bytes -= len(entries[place].body)
+            if max_bytes < 0 and found:
+                break
+            found.append(entries[place])
+        return succeed(found)
+
+    def bounds(self) -> Deferred[LogBounds]:
+        """Return what the log has."""
+        return succeed(self._source.contents()[1])
+
+    def find(self, at: float) -> Deferred[int]:
+        """Return the position of the first entry that was appended at a time or later."""
+        entries, bounds = self._source.contents()
+        place = bisect_left(entries, at, key=_appended_at)
+        return succeed(entries[place].position if place < len(entries) else bounds.last + 1)
+
+    def watch(self, told: Callable[[], object]) -> None:
+        """Have ``told`` called soon after entries were appended."""
+        self._source.watch(told)
+
+    def close(self) -> Deferred[None]:
+        """Do nothing."""
+        return succeed(None)
+
+
+def _position(entry: Entry) -> int:
+    return entry.position
+
+
+def _appended_at(entry: Entry) -> float:
+    return entry.appended_at

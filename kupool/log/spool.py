@@ -29,6 +29,7 @@ from kupool.log import (
     Identity,
     IdentityMismatch,
     ILog,
+    ILogReader,
     ISpool,
     ISubscription,
     LogStatus,
@@ -404,6 +405,10 @@ class SpooledLog:
     def trimmed(self) -> Deferred[int | None]:
         """Return the newest position that a trim dropped from the remote log."""
         return self._remote.trimmed()  # type: ignore[no-any-return]
+
+    def reader(self) -> ILogReader:
+        """Return a reader of the remote log: what waits in the file is not there yet."""
+        return self._remote.reader()  # type: ignore[no-any-return]
 
     def status(self) -> LogStatus:
         """Return the status of the remote log, and the size of the file."""

@@ -27,6 +27,7 @@ from kupool.log import (
     Mark,
 )
 from kupool.log.groups import WAKE_DELAY, LocalSubscription, RetrySettings
+from kupool.log.sqlite_reader import SqliteLogReader, live_bytes, read_entries
 from kupool.storage.database import Database, touch
 from kupool.storage.reading import ReadOnlyDatabase
 
@@ -74,6 +75,8 @@ class SqliteLog:
         self._wall = wall
         self._retry = retry or RetrySettings()
         self._groups: dict[str, LocalSubscription] = {}
+        #: Those who are told of new entries, besides the groups.
+        self._watchers: list[Callable[[], object]] = []
         self._tail: deque[Entry] = deque()
         self._tail_bytes = 0
         #: The last position that was used or skipped, that of the newest entry, and the one that
@@ -144,13 +147,19 @@ class SqliteLog:
             self._tail_bytes += len(body)
             while self._tail_bytes > TAIL_BYTES:
                 self._tail_bytes -= len(self._tail.popleft().body)
-            if self._waking is None and not self._closing:
-                self._waking = self._clock.callLater(WAKE_DELAY, self._wake)
+        if self._waking is None and (self._groups or self._watchers) and not self._closing:
+            self._waking = self._clock.callLater(WAKE_DELAY, self._wake)
 
     def _wake(self) -> None:
         self._waking = None
         for subscription in self._groups.values():
             subscription.wake()
+        for told in self._watchers:
+            told()
+
+    def watch(self, told: Callable[[], object]) -> None:
+        """Have ``told`` called soon after entries were appended."""
+        self._watchers.append(told)
 
     def _not_appended(self, failure: Failure) -> None:
         self._problem = failure.getErrorMessage()
@@ -253,6 +262,11 @@ class SqliteLog:
         """Return the newest position that a trim dropped."""
         return self._database.run(_trimmed)
 
+    def reader(self) -> SqliteLogReader:
+        """Return a reader of this log."""
+        database = ReadOnlyDatabase(self._database.reactor, self._database.path, "log")
+        return SqliteLogReader(database, self.watch)
+
     def status(self) -> LogStatus:
         """Return the status of the log."""
         place = min((s.place for s in self._groups.values()), default=self._newest)
@@ -271,16 +285,6 @@ class SqliteLog:
             self._waking.cancel()
             self._waking = None
         return self._database.close()
-
-
-def read_entries(connection: sqlite3.Connection, after: int, limit: int) -> list[Entry]:
-    """Return up to ``limit`` entries of a log's file after a position; blocks."""
-    rows = connection.execute(
-        "SELECT position, entry_id, appended_at, body FROM entries "
-        "WHERE position > ? ORDER BY position LIMIT ?",
-        (after, limit),
-    )
-    return [Entry(position, entry_id, at / 1000, body) for position, entry_id, at, body in rows]
 
 
 def _newest(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -329,11 +333,7 @@ def _trim_chunk(connection: sqlite3.Connection, before: float, max_bytes: int) -
     (old,) = connection.execute(
         "SELECT coalesce(max(position), 0) FROM ages WHERE seconds <= ?", (before,)
     ).fetchone()
-    (page, count, free) = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("page_size", "page_count", "freelist_count")
-    )
-    too_large = max_bytes and page * (count - free) > max_bytes
+    too_large = max_bytes and live_bytes(connection) > max_bytes
     upto = min(processed, last - 1, last if too_large else old)
     (drop_to,) = connection.execute(
         "SELECT max(position) FROM (SELECT position FROM entries WHERE position <= ? "

@@ -50,6 +50,10 @@ class Side:
         """The side as messages name it."""
         return f"{self.store.shown} and {self.log.shown}"
 
+    def same_place(self, other: Side) -> bool:
+        """Return whether both sides have the same store and the same log."""
+        return (self.store.place, self.log.place) == (other.store.place, other.log.place)
+
 
 class Move:
     """Moves a pool from one side to another. ``log`` is the ``ILog`` of the source, opened.

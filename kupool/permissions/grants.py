@@ -13,6 +13,7 @@ from kupool.bus.permissions import OWN_NAME, Rule, check_pattern, check_users
 from kupool.bus.topics import matches
 from kupool.permissions.offered import (
     ACTIONS,
+    DEFAULT_NAMES,
     METHOD,
     OFFERED,
     ROUTE,
@@ -43,6 +44,14 @@ class Grant(NamedTuple):
 def default_grant(offered: Offered) -> Grant:
     """Return the grant of the default role of a method or a route."""
     return Grant(Rule("*", offered.action, offered.levels), offered.role, "default")
+
+
+def default_name_grants() -> list[Grant]:
+    """Return the grants of :data:`DEFAULT_NAMES`; rules of the settings add to them."""
+    return [
+        Grant(Rule("*", action, pattern), role, "default")
+        for role, action, pattern in DEFAULT_NAMES
+    ]
 
 
 def parse_grant(text: str, source: str = "") -> Grant:
@@ -91,4 +100,4 @@ def _check_offered(grant: Grant) -> None:
             raise ValueError(f"{offered.name} changes something, and needs a role or a user")
 
 
-__all__ = ["Grant", "default_grant", "parse_grant"]
+__all__ = ["Grant", "default_grant", "default_name_grants", "parse_grant"]

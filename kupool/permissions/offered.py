@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kupool.permissions.roles import ANONYMOUS, OPERATOR, WORKER
+from kupool.permissions.roles import ADMIN, ANONYMOUS, OPERATOR, WORKER
 
 
 class NameKind(NamedTuple):
@@ -27,10 +27,11 @@ TOPIC = NameKind("topic", ("publish", "subscribe"))
 ROOM = NameKind("room", ("create", "join", "match"))
 ROUTE = NameKind("route", ("GET", "POST"))
 CHANNEL = NameKind("channel", ("channel.publish", "channel.subscribe"), used=False)
-LOG_TOPIC = NameKind("log topic", ("log.publish", "log.subscribe"), used=False)
+LOG_TOPIC = NameKind("log topic", ("log.publish", "log.subscribe", "log.manage"))
+LOG_GROUP = NameKind("group", ("log.group",))
 
 #: All kinds, in the order in which they are shown.
-KINDS = (METHOD, TOPIC, ROOM, ROUTE, CHANNEL, LOG_TOPIC)
+KINDS = (METHOD, TOPIC, ROOM, ROUTE, CHANNEL, LOG_TOPIC, LOG_GROUP)
 
 #: The actions that a rule may have.
 ACTIONS = tuple(action for kind in KINDS if kind.used for action in kind.actions)
@@ -55,6 +56,11 @@ class Offered(NamedTuple):
         return route_name(self.name) if self.name.startswith("/") else self.name
 
 
+def operation_path(name: str) -> str:
+    """Return the path of the route of an operation, as ``/api/log/fetch``."""
+    return "/api/" + name.replace(".", "/")
+
+
 def route_name(path: str) -> str:
     """Return a path, or a pattern of paths, in the form of a topic: dots for slashes."""
     return path[1:].replace("/", ".") or "/"
@@ -64,6 +70,50 @@ def route_path(name: str) -> str:
     """Return the path, or the pattern of paths, that has a name in the form of a topic."""
     return "/" if name == "/" else "/" + name.replace(".", "/")
 
+
+#: The operations of topics that only read, and those that change something. Everybody may call
+#: them; what they do with a topic or a group needs a permission for its name.
+TOPIC_READS = (
+    "topic.list",
+    "topic.describe",
+    "log.capabilities",
+    "log.fetch",
+    "log.offsets",
+    "log.delayed",
+    "log.dead",
+    "group.list",
+    "group.describe",
+)
+TOPIC_CHANGES = (
+    "topic.create",
+    "topic.change",
+    "topic.delete",
+    "log.produce",
+    "log.delay",
+    "log.cancel",
+    "log.begin",
+    "log.commit",
+    "log.abort",
+    "log.bury",
+    "log.redrive",
+    "log.purge",
+    "group.join",
+    "group.heartbeat",
+    "group.leave",
+    "group.commit",
+    "group.reset",
+    "group.delete",
+)
+
+#: What a role may do with topics and groups by default, as a pattern of their names.
+DEFAULT_NAMES = (
+    (OPERATOR, "log.subscribe", "submissions"),
+    (OPERATOR, "log.subscribe", "events"),
+    (ADMIN, "log.publish", ">"),
+    (ADMIN, "log.subscribe", ">"),
+    (ADMIN, "log.manage", ">"),
+    (ADMIN, "log.group", ">"),
+)
 
 #: The methods of a session.
 METHODS = (
@@ -85,6 +135,7 @@ METHODS = (
     Offered("call", "room.list"),
     Offered("call", "match.join"),
     Offered("call", "match.cancel"),
+    *(Offered("call", name) for name in (*TOPIC_READS, *TOPIC_CHANGES)),
 )
 
 #: The routes of the HTTP server. HEAD counts as GET.
@@ -112,6 +163,8 @@ ROUTES = (
     Offered("OPTIONS", "/bus/status", open=True),
     Offered("GET", "/bus/trace", OPERATOR),
     Offered("OPTIONS", "/bus/trace", open=True),
+    *(Offered("GET", operation_path(name)) for name in TOPIC_READS),
+    *(Offered("POST", operation_path(name)) for name in (*TOPIC_READS, *TOPIC_CHANGES)),
 )
 
 #: By action and name.
@@ -121,7 +174,9 @@ OFFERED = {(found.action, found.name): found for found in (*METHODS, *ROUTES)}
 __all__ = [
     "ACTIONS",
     "CHANNEL",
+    "DEFAULT_NAMES",
     "KINDS",
+    "LOG_GROUP",
     "LOG_TOPIC",
     "METHOD",
     "METHODS",
@@ -130,8 +185,11 @@ __all__ = [
     "ROUTE",
     "ROUTES",
     "TOPIC",
+    "TOPIC_CHANGES",
+    "TOPIC_READS",
     "NameKind",
     "Offered",
+    "operation_path",
     "route_name",
     "route_path",
 ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from kupool.bus.permissions import OWN_NAME, Permissions, Rule, is_level, with_name
-from kupool.permissions.grants import Grant, default_grant
+from kupool.permissions.grants import Grant, default_grant, default_name_grants
 from kupool.permissions.offered import METHODS, OFFERED, ROUTES
 from kupool.permissions.roles import ANONYMOUS, ORDER, includes
 
 
 class PermissionTable:
-    """All grants: those of the settings, and the default roles of methods and routes.
+    """All grants: those of the settings, the default roles of methods and routes, and what roles
+    may do with topics of the log by default.
 
     Everything is allowed that one grant allows, and nothing else. A grant to a role takes the place
     of the default role of each method or route that it covers; a grant to users adds to it.
@@ -28,7 +29,7 @@ class PermissionTable:
             for offered in (*METHODS, *ROUTES)
             if offered.open or not any(g.by_role and g.covers(offered) for g in given)
         ]
-        self._grants = (*defaults, *given)
+        self._grants = (*defaults, *default_name_grants(), *given)
         self._of = self.select(lambda rule: True)
         #: The methods with a grant that is not for everybody: others may be called by all.
         self._limited = tuple(
@@ -53,6 +54,10 @@ class PermissionTable:
     def may(self, user: str, role: str, action: str, name: str) -> bool:
         """Return whether a user may do something with a valid name."""
         return self.of(role).allow(user, action, name)
+
+    def may_some(self, user: str, role: str, action: str) -> bool:
+        """Return whether there is any name with which a user may do something."""
+        return bool(self.of(role).patterns(user, action))
 
     def may_call_all(self, user: str, role: str) -> bool:
         """Return whether a user may call every method."""

@@ -43,13 +43,14 @@ class BatchSettings:
     batches would only use up ``in_flight``. The open batch then stays open until it is full or the
     log decides one of the others. If the log has not answered for :data:`UNANSWERED` seconds,
     batches close after ``delay`` again. ``in_flight`` is then used up, and submissions are refused
-    instead of kept waiting.
+    instead of kept waiting. With ``peers`` a batch has the session and the peer of each submission.
     """
 
     delay: float = 0.005
     size: int = 500
     in_flight: int = 100
     pipeline: int = 16
+    peers: bool = False
 
 
 class _Batch:
@@ -115,6 +116,7 @@ class Acceptance:
         self._size = settings.size
         self._most = settings.in_flight
         self._pipeline = min(settings.pipeline, settings.in_flight)
+        self._peers = settings.peers
         self._instance = instance
         self._serial = 0
         self._open: _Batch | None = None
@@ -303,7 +305,7 @@ class Acceptance:
 
     def _entry(self, batch: _Batch) -> Batch:
         """Return a batch as an entry of the log."""
-        return Batch(
+        entry = Batch(
             VERSION,
             f"{self._instance}-{batch.serial}",
             batch.at,
@@ -311,6 +313,11 @@ class Acceptance:
             [job.job_id for job in batch.jobs],
             batch.nonces,
         )
+        if self._peers:
+            sessions: list[Session] = [connection.context for connection in batch.connections]
+            entry.sessions = [session.session_id.hex() for session in sessions]
+            entry.peers = [session.peer for session in sessions]
+        return entry
 
     def _durable(self, _: object, batch: _Batch) -> None:
         """Answer every submission of a batch, with one write for each connection."""

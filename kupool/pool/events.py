@@ -1,8 +1,8 @@
-"""Events of the pool: publishes them on a message bus as JSON objects, or nowhere."""
+"""Events of the pool: what they say, and who is told: a message bus, several, or nobody."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,18 +14,21 @@ from kupool.bus import IBus
 from kupool.pool import ACCEPTED, CLOSED, JOB, OPENED, IEvents, SavedJob
 from kupool.pool.session import Session
 from kupool.wire.batches import Batch
+from kupool.wire.submissions import accepted_of
 
 #: Headers of every event, besides ``trace-id``, which is the event's own id.
 HEADERS = {"content-type": "application/json"}
 
 
-class Accepted(msgspec.Struct, gc=False):
-    """An accepted submission; ``id`` is the id of its batch in the log, ``/``, and its index."""
+def job_event(job: SavedJob) -> dict[str, object]:
+    """Return what is said about a new job."""
+    at = int(job.created_at * 1000)
+    return {"job_id": job.job_id, "server_nonce": job.server_nonce, "at": at}
 
-    id: str
-    username: str
-    job_id: int
-    client_nonce: str
+
+def session_event(session: Session, at: int) -> dict[str, object]:
+    """Return what is said about a session; ``at`` is in milliseconds since the epoch."""
+    return {"session": session.session_id.hex(), "username": session.username, "at": at}
 
 
 @implementer(IEvents)
@@ -81,9 +84,7 @@ class BusEvents:
     def job(self, job: SavedJob) -> None:
         """Publish that there is a new job."""
         if self._listening(JOB):
-            at = int(job.created_at * 1000)
-            event = {"job_id": job.job_id, "server_nonce": job.server_nonce, "at": at}
-            self._publish(JOB, f"job/{job.job_id}", msgspec.json.encode(event))
+            self._publish(JOB, f"job/{job.job_id}", msgspec.json.encode(job_event(job)))
 
     def accepted(self, batch: Callable[[], Batch]) -> None:
         """Publish the submissions of a batch, in as few messages as possible."""
@@ -103,12 +104,8 @@ class BusEvents:
             self._session(CLOSED, session, {"reason": reason})
 
     def _session(self, topic: str, session: Session, more: dict[str, str]) -> None:
-        session_id = session.session_id.hex()
-        event = {"session": session_id, "username": session.username, "at": self._now(), **more}
-        self._publish(topic, session_id, msgspec.json.encode(event))
-
-    def _now(self) -> int:
-        return int(self._wall() * 1000)
+        event = {**session_event(session, int(self._wall() * 1000)), **more}
+        self._publish(topic, session.session_id.hex(), msgspec.json.encode(event))
 
     def _publish(self, topic: str, event_id: str, data: bytes) -> None:
         headers = {**HEADERS, "trace-id": event_id}
@@ -122,6 +119,40 @@ class BusEvents:
         )
 
 
+@implementer(IEvents)
+class ManyEvents:
+    """Tells several receivers, one after the other."""
+
+    def __init__(self, receivers: Sequence[IEvents]) -> None:
+        self._receivers: Sequence[Any] = receivers
+
+    @property
+    def wants_accepted(self) -> bool:
+        """Whether one of them wants accepted submissions."""
+        return any(each.wants_accepted for each in self._receivers)
+
+    def job(self, job: SavedJob) -> None:
+        """Tell that there is a new job."""
+        for each in self._receivers:
+            each.job(job)
+
+    def accepted(self, batch: Callable[[], Batch]) -> None:
+        """Tell those who want it about the submissions of a batch."""
+        for each in self._receivers:
+            if each.wants_accepted:
+                each.accepted(batch)
+
+    def opened(self, session: Session, peer: str) -> None:
+        """Tell that a session has authorized."""
+        for each in self._receivers:
+            each.opened(session, peer)
+
+    def closed(self, session: Session, reason: str) -> None:
+        """Tell that a session has ended."""
+        for each in self._receivers:
+            each.closed(session, reason)
+
+
 def accepted_events(batch: Batch, max_data: int) -> Iterator[bytes]:
     """Yield the messages about a batch, each of at most ``max_data`` bytes.
 
@@ -132,9 +163,8 @@ def accepted_events(batch: Batch, max_data: int) -> Iterator[bytes]:
     tail = b"]}"
     rows: list[bytes] = []
     size = least = len(head) + len(tail)
-    columns = zip(batch.usernames, batch.job_ids, batch.client_nonces, strict=True)
-    for place, (username, job_id, nonce) in enumerate(columns):
-        row = msgspec.json.encode(Accepted(f"{batch.batch}/{place}", username, job_id, nonce))
+    for submission in accepted_of(batch):
+        row = msgspec.json.encode(submission)
         if rows and size + len(row) > max_data:  # the first row has no comma
             yield head + b",".join(rows) + tail
             rows, size = [], least
@@ -144,4 +174,11 @@ def accepted_events(batch: Batch, max_data: int) -> Iterator[bytes]:
         yield head + b",".join(rows) + tail
 
 
-__all__ = ["Accepted", "BusEvents", "NoEvents", "accepted_events"]
+__all__ = [
+    "BusEvents",
+    "ManyEvents",
+    "NoEvents",
+    "accepted_events",
+    "job_event",
+    "session_event",
+]

@@ -131,7 +131,7 @@ class Pool:
         """Make the session of a connection; returns the payload of its first job."""
         settings = self.settings
         suffix = secrets.token_hex(8) if settings.nonce_scope == "session" else ""
-        session = Session(username, settings.duplicate_scope, suffix, role)
+        session = Session(username, settings.duplicate_scope, suffix, role, peer=connection.peer)
         session.shared = self._shared(session, connection)
         connection.context = session
         connection.deadline = None
@@ -147,7 +147,7 @@ class Pool:
             session=session.session_id.hex(),
             remote=connection.peer,
         )
-        self._events.opened(session, connection.peer)
+        self._events.opened(session, session.peer)
         job = self._book.current
         return b"" if job is None else self._job_for(job, session)
 

@@ -27,7 +27,8 @@ class Session:
 
     ``scope`` is the key under which the session's nonces are remembered. ``suffix`` is appended to
     each server nonce that it gets; it is empty in the nonce scope ``pool``. ``role`` is the most
-    that the user may do. Times are in seconds on the clock of the process.
+    that the user may do. ``peer`` is the address of the connection. Times are in seconds on the
+    clock of the process.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class Session:
         "job",
         "last_accepted",
         "nonces",
+        "peer",
         "role",
         "scope",
         "session_id",
@@ -44,12 +46,15 @@ class Session:
         "username",
     )
 
-    def __init__(self, username: str, scope: str, suffix: str = "", role: str = "") -> None:
+    def __init__(
+        self, username: str, scope: str, suffix: str = "", role: str = "", *, peer: str = ""
+    ) -> None:
         self.session_id = secrets.token_bytes(16)
         self.username = username
         self.user = split_username(username)[0]
         self.suffix = suffix
         self.role = role
+        self.peer = peer
         self.last_accepted = float("-inf")
         #: The allowance for rejected submissions; None means a full one.
         self.attempts: Bucket | None = None

@@ -7,9 +7,11 @@ from kupool.settings.declaration import (
     LimitSettings,
     ListenSettings,
     LogSettings,
+    NewTopicSettings,
     NodeBusSettings,
     NodeLoginSettings,
     NodeRoomsSettings,
+    NodeTopicsSettings,
     ProcessSettings,
     RateSettings,
     Settings,
@@ -28,6 +30,7 @@ from kupool.settings.flat_names import (
     with_values,
 )
 from kupool.settings.loading import (
+    BROKER_FLAGS,
     ENV_PREFIX,
     GONE,
     Loaded,
@@ -43,6 +46,7 @@ from kupool.settings.loading import (
 )
 
 __all__ = [
+    "BROKER_FLAGS",
     "ENV_PREFIX",
     "GONE",
     "JobSettings",
@@ -50,9 +54,11 @@ __all__ = [
     "ListenSettings",
     "Loaded",
     "LogSettings",
+    "NewTopicSettings",
     "NodeBusSettings",
     "NodeLoginSettings",
     "NodeRoomsSettings",
+    "NodeTopicsSettings",
     "ProcessSettings",
     "RateSettings",
     "SettingError",

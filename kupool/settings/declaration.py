@@ -480,6 +480,12 @@ class SubmissionSettings:
     flush_interval: float = _setting(
         DURATION, "1s", "interval between commits of counts to the store", least=0.01
     )
+    log_peers: str = _setting(
+        choice("on", "off"),
+        "off",
+        "whether the log has the session and the address of each submission; on costs up to 7 % "
+        "more CPU for each",
+    )
     memory_log_limit: int = _setting(
         SIZE,
         "64MiB",
@@ -789,6 +795,204 @@ class NodeRoomsSettings:
 
 
 @dataclass(frozen=True)
+class NodeTopicsSettings:
+    """Topics: where they are kept, and how much of them there may be."""
+
+    kind: str = _setting(
+        choice("auto", "off", "memory", "sqlite", "rabbit"),
+        "auto",
+        "where topics are kept: in an SQLite file, in memory (lost at exit), in RabbitMQ (rabbit), "
+        "or nowhere (off); auto is memory if the daemon keeps no files, and sqlite otherwise",
+        name="topics",
+    )
+    most: int = _setting(COUNT, "1000", "maximum number of topics", least=1, name="max_topics")
+    groups: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of consumer groups with members",
+        least=1,
+        name="topics_max_groups",
+    )
+    members: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of members of one consumer group",
+        least=1,
+        name="topics_max_members",
+    )
+    transactions: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of transactions at the same time",
+        least=1,
+        name="topics_max_transactions",
+    )
+    user_transactions: int = _setting(
+        COUNT,
+        "100",
+        "maximum number of transactions of one user at the same time",
+        least=1,
+        name="topics_user_transactions",
+    )
+    transaction_timeout: float = _setting(
+        DURATION,
+        "60s",
+        "time after which a transaction that was not committed is aborted",
+        least=1,
+        name="topics_transaction_timeout",
+    )
+    rate: float = _setting(
+        NUMBER,
+        "100",
+        "requests to topics and groups per second that one session is allowed",
+        reload=True,
+        name="topics_rate",
+    )
+    fetch_size: int = _setting(
+        SIZE,
+        "1MiB",
+        "maximum size of the records in one answer to a fetch; the first batch is returned "
+        "whatever its size",
+        least=1024,
+        name="topics_fetch_size",
+    )
+    fetches: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of fetches of one session that have no answer yet",
+        least=1,
+        reload=True,
+        name="topics_fetches",
+    )
+    fetches_size: int = _setting(
+        SIZE,
+        "64MiB",
+        "maximum size of the records that the fetches of one session without an answer ask for, "
+        "together with the answers that it has not read yet",
+        least=1024,
+        reload=True,
+        name="topics_fetches_size",
+    )
+    produce_size: int = _setting(
+        SIZE,
+        "2MiB",
+        "maximum size of a request over HTTP that writes records",
+        least=65536,
+        name="topics_produce_size",
+    )
+    polls: int = _setting(
+        COUNT,
+        "500",
+        "maximum number of fetches over HTTP that wait for records at the same time; they do not "
+        "count towards --http-max-requests",
+        least=1,
+        name="topics_polls",
+    )
+    polls_per_ip: int = _setting(
+        COUNT,
+        "100",
+        "maximum number of fetches over HTTP from one IP address that wait for records at the same "
+        "time; trusted proxies are exempt; 0: no limit",
+        name="topics_polls_per_ip",
+    )
+    memory: int = _setting(
+        SIZE,
+        "256MiB",
+        "maximum size of all topics with --topics memory; while they are full, nothing is written",
+        least=65536,
+        name="topics_memory",
+    )
+    cleanup_interval: float = _setting(
+        DURATION,
+        "1h",
+        "interval between two removals of records that are older or larger than their topic keeps",
+        least=1,
+        reload=True,
+        name="topics_cleanup_interval",
+    )
+    events: str = _setting(
+        choice("on", "off"),
+        "on",
+        "whether the daemon writes its events to the topic events: jobs, sessions, bans, problems, "
+        "reloads",
+    )
+
+
+@dataclass(frozen=True)
+class NewTopicSettings:
+    """What a new topic of the log has where its creator says nothing else, and the limits of
+    topics.
+    """
+
+    durability: str = _setting(
+        choice("always", "interval", "os"),
+        "always",
+        "when a record counts as written: once it is on disk, at the latest after "
+        "--topics-flush-interval, or when the system writes it; a new topic's default",
+        name="topics_durability",
+    )
+    flush_interval: float = _setting(
+        DURATION,
+        "5s",
+        "time after which records of topics with the durability interval are on disk",
+        least=0.01,
+        name="topics_flush_interval",
+    )
+    retention_time: float = _setting(
+        DURATION,
+        "168h",
+        "age up to which records are kept; 0: no limit; a new topic's default",
+        name="topics_retention_time",
+    )
+    retention_bytes: int = _setting(
+        SIZE,
+        "0",
+        "size up to which records of one partition are kept; 0: no limit; a new topic's default",
+        name="topics_retention_bytes",
+    )
+    max_record: int = _setting(
+        SIZE,
+        "1MiB",
+        "maximum size of a record, at most 16MiB; a new topic's default",
+        least=1,
+        name="topics_max_record",
+    )
+    compression: str = _setting(
+        choice("none", "gzip", "snappy", "lz4", "zstd"),
+        "none",
+        "compression of batches of records; a new topic's default",
+        name="topics_compression",
+    )
+    compression_threshold: int = _setting(
+        SIZE,
+        "1KiB",
+        "size from which a batch is compressed; a new topic's default",
+        name="topics_compression_threshold",
+    )
+    dedup_window: int = _setting(
+        COUNT,
+        "0",
+        "number of records within which a repeated one is not written; 0: no limit, and off if "
+        "--topics-dedup-time is 0 too; a new topic's default",
+        name="topics_dedup_window",
+    )
+    dedup_time: float = _setting(
+        DURATION,
+        "0",
+        "time within which a repeated record is not written; 0: no limit, and off if "
+        "--topics-dedup-window is 0 too; a new topic's default",
+        name="topics_dedup_time",
+    )
+    max_partitions: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of partitions of a topic, at most 1000",
+        least=1,
+        name="topics_max_partitions",
+    )
+
+
+@dataclass(frozen=True)
 class ProcessSettings:
     """The process itself."""
 
@@ -811,7 +1015,7 @@ class ProcessSettings:
         "auto",
         "format of the process log; auto is text on a terminal and JSON otherwise",
     )
-    config: str = _setting(TEXT, "", "settings file, YAML or JSON")
+    config: str = _setting(TEXT, "", "settings file, YAML, JSON or TOML")
 
 
 @dataclass(frozen=True)
@@ -830,6 +1034,8 @@ class Settings:
     submissions: SubmissionSettings = SubmissionSettings()
     bus: NodeBusSettings = NodeBusSettings()
     rooms: NodeRoomsSettings = NodeRoomsSettings()
+    topics: NodeTopicsSettings = NodeTopicsSettings()
+    new_topics: NewTopicSettings = NewTopicSettings()
     process: ProcessSettings = ProcessSettings()
 
 
@@ -838,9 +1044,11 @@ __all__ = [
     "LimitSettings",
     "ListenSettings",
     "LogSettings",
+    "NewTopicSettings",
     "NodeBusSettings",
     "NodeLoginSettings",
     "NodeRoomsSettings",
+    "NodeTopicsSettings",
     "ProcessSettings",
     "RateSettings",
     "Settings",

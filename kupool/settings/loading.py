@@ -10,6 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from typing import Any, NamedTuple
 
+from kupool.settings.broker_file import (
+    BrokerFile,
+    is_of_broker,
+    keys_of_brokers,
+    meaningless,
+    read_broker,
+)
 from kupool.settings.declaration import Settings
 from kupool.settings.flat_names import (
     declared,
@@ -26,8 +33,11 @@ ENV_PREFIX = "KUP_"
 #: Settings of the stream in RabbitMQ, which it gets when it is created.
 STREAM_BOUNDS = frozenset(("log_retention", "log_max_size"))
 
-#: Environment variables of ``kupool work`` and ``kupool bench`` that are no settings.
-CLIENT_VARIABLES = ("KUP_USERNAME", "KUP_PASSWORD")
+#: Environment variables of commands that are clients of a daemon; they are no settings.
+CLIENT_VARIABLES = ("KUP_USERNAME", "KUP_PASSWORD", "KUP_TOKEN", "KUP_URL")
+
+#: Flags of a broker that are taken and have no meaning here.
+BROKER_FLAGS = ("broker_id", "raft_addr")
 
 #: Settings that older releases had, and what to do now.
 GONE = {
@@ -37,18 +47,29 @@ GONE = {
 
 
 class SettingError(ValueError):
-    """A setting has an invalid value; names the setting and the source of the value."""
+    """A setting has an invalid value; names the setting and the source of the value.
+
+    The text has all such settings that were found, one after the other.
+    """
+
+
+def _raise_all(errors: Sequence[SettingError]) -> None:
+    """Raise one error with the texts of all, if there are any."""
+    if errors:
+        raise SettingError("; ".join(map(str, errors)))
 
 
 class Loaded(NamedTuple):
     """Settings, the source of each value, and the files of secrets that were read.
 
-    ``secrets`` has the paths by the names of the settings.
+    ``secrets`` has the paths by the names of the settings. ``remarks`` are sentences about what was
+    given and has no meaning.
     """
 
     settings: Settings
     sources: Mapping[str, str]
     secrets: Mapping[str, str]
+    remarks: Sequence[str] = ()
 
 
 class _Given(NamedTuple):
@@ -65,6 +86,8 @@ class _Places(NamedTuple):
     environ: Mapping[str, str]
     in_file: Mapping[str, object]
     path: str
+    #: By the name of a setting: the key of the file that it comes from, if that has another name.
+    keys: Mapping[str, str]
 
     def find(self, name: str) -> _Given | None:
         """Return the value of a setting; None where it has its default."""
@@ -74,7 +97,9 @@ class _Places(NamedTuple):
         if variable in self.environ:
             return _Given(self.environ[variable], f"environment {variable}")
         if name in self.in_file:
-            return _Given(self.in_file[name], file_source(self.path))
+            source = file_source(self.path)
+            key = self.keys.get(name, name)
+            return _Given(self.in_file[name], source if key == name else f"{key} in {source}")
         return None
 
 
@@ -101,7 +126,8 @@ def no_longer(name: str) -> str:
 def load(flags: Mapping[str, str | Sequence[str]], environ: Mapping[str, str]) -> Loaded:
     """Return the settings. The order of precedence is flags, environment, file, defaults.
 
-    ``flags`` holds the values by the name of the setting. Raises :class:`SettingError`.
+    ``flags`` holds the values by the name of the setting. Raises :class:`SettingError`, which
+    names all settings that are wrong.
     """
     known = declared()
     for name in GONE:
@@ -112,26 +138,35 @@ def load(flags: Mapping[str, str | Sequence[str]], environ: Mapping[str, str]) -
             raise SettingError(f"{name}: {no_longer(name)} (from environment {variable})")
     refuse_misspelt(environ)
     path = str(flags.get("config") or environ.get(ENV_PREFIX + "CONFIG") or "")
-    places = _Places(flags, environ, read_file(path) if path else {}, path)
+    found = _read_file(path) if path else BrokerFile({}, {}, ())
+    places = _Places(flags, environ, found.settings, path, found.keys)
     files = {name: file for file, name in secret_files().items()}
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     secrets: dict[str, str] = {}
+    errors: list[SettingError] = []
     for name, f in known.items():
-        given = places.find(name)
-        if given is not None:
-            values[name] = _value(name, f, given.value, given.source)
-        file = _named_file(files[name], places) if name in files else None
-        if file is not None:
-            if given is not None and values[name]:
-                raise SettingError(
-                    f"{name}: both {name} (from {given.source}) and {files[name]} (from "
-                    f"{file.source}) are given; remove one of them"
-                )
-            given, secrets[name] = file, str(file.value)
-            values[name] = _secret(files[name], file)
-        sources[name] = "default" if given is None else given.source
-    return Loaded(with_values(Settings(), values), sources, secrets)
+        try:
+            given = places.find(name)
+            if given is not None:
+                values[name] = _value(name, f, given.value, given.source)
+            file = _named_file(files[name], places) if name in files else None
+            if file is not None:
+                if given is not None and values[name]:
+                    raise SettingError(
+                        f"{name}: both {name} (from {given.source}) and {files[name]} (from "
+                        f"{file.source}) are given; remove one of them"
+                    )
+                given, secrets[name] = file, str(file.value)
+                values[name] = _secret(files[name], file)
+        except SettingError as error:
+            errors.append(error)
+        else:
+            sources[name] = "default" if given is None else given.source
+    _raise_all(errors)
+    remarks = [meaningless(name) for name in BROKER_FLAGS if name in flags]
+    remarks += (text for text in found.remarks if text not in remarks)
+    return Loaded(with_values(Settings(), values), sources, secrets, remarks)
 
 
 def _named_file(name: str, places: _Places) -> _Given | None:
@@ -181,29 +216,56 @@ def _text(given: object) -> str:
 
 
 def read_file(path: str) -> dict[str, object]:
-    """Return the settings in a YAML or JSON file; raises :class:`SettingError`."""
+    """Return the settings in a YAML, JSON or TOML file; raises :class:`SettingError`."""
+    return _read_file(path).settings
+
+
+def _read_file(path: str) -> BrokerFile:
+    """Return the settings in a file, which may be that of a broker."""
     try:
         found = read_mapping(path)
     except ValueError as error:
         raise SettingError(f"config: {path}: {error}") from None
-    known = [name for name in (*declared(), *secret_files()) if name != "config"]
+    if not is_of_broker(found, declared()):
+        _check_keys(found, path)
+        return BrokerFile(found, {}, ())
+    try:
+        broker = read_broker(found)
+    except ValueError as error:
+        raise SettingError(f"{error} (from {file_source(path)})") from None
+    own = {key: value for key, value in found.items() if key not in keys_of_brokers()}
+    _check_keys(own, path, keys_of_brokers())
+    for name, key in broker.keys.items():
+        if name in own and key in found:
+            raise SettingError(
+                f"{name}: both {name} and {key} are given; remove one of them (from "
+                f"{file_source(path)})"
+            )
+    keys = {name: key for name, key in broker.keys.items() if name not in own}
+    return BrokerFile({**broker.settings, **own}, keys, broker.remarks)
+
+
+def _check_keys(found: Mapping[str, object], path: str, more: Sequence[str] = ()) -> None:
+    known = [name for name in (*declared(), *secret_files(), *more) if name != "config"]
+    errors = []
     for key in found:
-        if key in GONE:
-            raise SettingError(f"{key}: {no_longer(str(key))} (from {file_source(path)})")
-        if key not in known:
-            raise SettingError(f"{key}: {_unknown(str(key), known)} (from {file_source(path)})")
-    return found
+        if key in GONE or key not in known:
+            why = no_longer(str(key)) if key in GONE else _unknown(str(key), known)
+            errors.append(SettingError(f"{key}: {why} (from {file_source(path)})"))
+    _raise_all(errors)
 
 
 def refuse_misspelt(environ: Mapping[str, str]) -> None:
     """Refuse an environment variable with KuPool's prefix that KuPool does not know."""
     names = (*declared(), *secret_files(), *GONE)
     known = [ENV_PREFIX + name.upper() for name in names] + list(CLIENT_VARIABLES)
-    for variable in sorted(environ):
-        if variable.startswith(ENV_PREFIX) and variable not in known:
-            raise SettingError(
-                f"{variable}: {_unknown(variable, known, ENV_PREFIX)} (from environment)"
-            )
+    _raise_all(
+        [
+            SettingError(f"{variable}: {_unknown(variable, known, ENV_PREFIX)} (from environment)")
+            for variable in sorted(environ)
+            if variable.startswith(ENV_PREFIX) and variable not in known
+        ]
+    )
 
 
 def _unknown(name: str, known: Sequence[str], prefix: str = "") -> str:
@@ -223,6 +285,7 @@ def changes(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
 
 
 __all__ = [
+    "BROKER_FLAGS",
     "ENV_PREFIX",
     "GONE",
     "Loaded",

@@ -31,6 +31,10 @@ class FolderError(Exception):
     """The data folder cannot be used; says which and why."""
 
 
+class FolderInUse(FolderError):
+    """Another process uses the data folder; says which."""
+
+
 class DataFolder:
     """A folder that only this process may write to while it is open."""
 
@@ -61,6 +65,9 @@ class DataFolder:
         except FolderError:
             self._let_go()
             raise
+
+    def _in_use(self, reason: str) -> FolderInUse:
+        return FolderInUse(f"data folder {self.path}: in use by another process{reason}")
 
     def _error(self, reason: str) -> FolderError:
         return FolderError(f"data folder {self.path}: {reason}")
@@ -110,7 +117,7 @@ class DataFolder:
         except BlockingIOError:
             owner = os.pread(lock, 500, 0).decode(errors="replace").strip() or "pid unknown"
             owner = f"pid {owner}" if owner.isdigit() else owner  # from an older release
-            raise self._error(f"in use by another process ({' '.join(owner.split())})") from None
+            raise self._in_use(f" ({' '.join(owner.split())})") from None
         except OSError as error:
             raise self._error(
                 f"cannot be locked: {error.strerror}; its file system has to support flock"
@@ -123,7 +130,7 @@ class DataFolder:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise self._error(f"in use by another process, whose {LOCK} was removed") from None
+            raise self._in_use(f", whose {LOCK} was removed") from None
         except OSError:
             pass  # NFS locks files only
 

@@ -61,6 +61,11 @@ class UnderWay:
         #: Whether :meth:`finish` was called: no more work should start.
         self.finishing = False
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is running."""
+        return bool(self._count)
+
     def begin(self) -> None:
         """Count one more as running."""
         self._count += 1

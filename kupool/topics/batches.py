@@ -69,21 +69,36 @@ class RecordCodec:
         self._batch = msgspec.msgpack.Decoder(_RecordBatch).decode
         self._records = msgspec.msgpack.Decoder(list[NewRecord]).decode
 
+    def payload(self, records: Sequence[NewRecord]) -> bytes:
+        """Return records as they are in a batch, before compression."""
+        return self._encode(records)
+
     def encode(
         self, records: Sequence[NewRecord], batch_id: str, now: int, compression: Compression
     ) -> bytes:
         """Return a batch of 1 to :data:`MOST_RECORDS` records; ``now`` is in milliseconds since
         the epoch. Raises :class:`ValueError` for another number.
         """
-        if not 0 < len(records) <= MOST_RECORDS:
-            raise ValueError(f"a batch has 1 to {MOST_RECORDS} records, not {len(records)}")
-        plain = self._encode(records)
+        return self.encode_payload(
+            self._encode(records), len(records), (batch_id, now), compression=compression
+        )
+
+    def encode_payload(
+        self, plain: bytes, count: int, made: tuple[str, int], *, compression: Compression
+    ) -> bytes:
+        """Return a batch of so many records that are encoded already; ``made`` is its id and time.
+
+        Raises as :meth:`encode` does.
+        """
+        if not 0 < count <= MOST_RECORDS:
+            raise ValueError(f"a batch has 1 to {MOST_RECORDS} records, not {count}")
         codec, payload = PLAIN, plain
-        if len(plain) >= compression.threshold and compression.codec != PLAIN:
+        if compression.codec != PLAIN and len(plain) >= compression.threshold:
             smaller = compress(compression.codec, plain)
             if len(smaller) < len(plain):
                 codec, payload = compression.codec, smaller
-        body = self._encode(_RecordBatch(batch_id, now, codec, len(records), len(plain), payload))
+        batch_id, now = made
+        body = self._encode(_RecordBatch(batch_id, now, codec, count, len(plain), payload))
         return _HEAD.pack(VERSION, crc32(body)) + body
 
     def decode(self, body: bytes, base: int) -> tuple[str, list[Record]]:

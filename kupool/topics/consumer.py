@@ -25,12 +25,12 @@ from zope.interface import Interface
 
 from kupool.callbacks import called
 from kupool.timing.doubling import Doubling
+from kupool.timing.progress import ContiguousProgress
 from kupool.timing.waiting import UnderWay, Waiters
 from kupool.topics.errors import IllegalGeneration, OffsetOutOfRange, UnknownMember
 from kupool.topics.lanes import DeliveredRecord, KeyLanes
 from kupool.topics.membership import GroupSubscription, MemberBeat, MemberPlace
 from kupool.topics.partition import Partition
-from kupool.topics.progress import PartitionProgress
 from kupool.topics.service import Fetched
 
 #: Seconds before something is tried again that failed.
@@ -90,7 +90,7 @@ class MemberSettings:
 class _PartitionReading:
     """A partition that is being read."""
 
-    def __init__(self, progress: PartitionProgress) -> None:
+    def __init__(self, progress: ContiguousProgress) -> None:
         self.progress = progress
         self.committed = progress.position
         self.stopped = False
@@ -137,7 +137,7 @@ class GroupConsumer:
         #: Those who wait until more may be read.
         self._room: Waiters[None] = Waiters()
         self._paused = self._stopping = False
-        self._beating = False
+        self._beating = self._handing_out = False
         self._beat_timer: IDelayedCall | None = None
         self._commit_timer: IDelayedCall | None = None
 
@@ -228,7 +228,7 @@ class GroupConsumer:
                 offset = await self._client.start(partition, self._settings.latest)
             if self._stopping or partition in self._readings:
                 continue
-            reading = self._readings[partition] = _PartitionReading(PartitionProgress(offset))
+            reading = self._readings[partition] = _PartitionReading(ContiguousProgress(offset))
             Deferred.fromCoroutine(self._read(partition, reading, offset)).addErrback(
                 self._read_failed, partition
             )
@@ -286,7 +286,7 @@ class GroupConsumer:
             place = await self._client.heartbeat(
                 self._group, self._member_id, MemberBeat(self._generation, holding)
             )
-        except UnknownMember:
+        except (UnknownMember, IllegalGeneration):  # a generation that never was
             for partition in list(self._readings):
                 self._stop_reading(partition)
                 del self._readings[partition]
@@ -351,11 +351,21 @@ class GroupConsumer:
     # -- processing
 
     def _process(self) -> None:
-        """Hand out the records that may be processed now."""
-        while (delivery := self._lanes.next()) is not None:
-            self._busy[delivery.partition] = self._busy.get(delivery.partition, 0) + 1
-            self._under_way.begin()
-            self._attempt(delivery)
+        """Hand out the records that may be processed now.
+
+        A handler that is done at once ends in a call from here: that one hands out nothing itself,
+        since many of them would be a deep recursion.
+        """
+        if self._handing_out:
+            return
+        self._handing_out = True
+        try:
+            while (delivery := self._lanes.next()) is not None:
+                self._busy[delivery.partition] = self._busy.get(delivery.partition, 0) + 1
+                self._under_way.begin()
+                self._attempt(delivery)
+        finally:
+            self._handing_out = False
 
     def _attempt(self, delivery: DeliveredRecord) -> None:
         called(self._handler, delivery).addCallbacks(
@@ -399,7 +409,7 @@ class GroupConsumer:
         partition = delivery.partition
         reading = self._readings.get(partition)
         if settled and reading is not None:
-            reading.progress.settle(delivery.record.offset)
+            reading.progress.settle((delivery.record.offset,))
         self._lanes.done(delivery)
         self._busy[partition] -= 1
         if not self._busy[partition]:

@@ -2,18 +2,21 @@
 
 A record of topic ``t`` goes to topic ``t.dlq``, with its key, value and headers, and with headers
 that say where it was and why it is there (:data:`HEADERS`). Those that were sent back to their
-topic are passed, and are not listed any more. A record that is sent back twice, since the answer
-was lost, is written once.
+topic, or dropped, are passed, and are not listed any more. A record that is sent back twice, since
+the answer was lost, is written once.
+
+What is passed is a position of the group :data:`PASSED` in each partition. Letters behind it that
+were passed by themselves have a group each, until the position is above them.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 
-from kupool.topics.errors import InvalidTopic, TopicExists, UnknownTopic
+from kupool.topics.errors import InvalidTopic, TopicExists, UnknownRecord, UnknownTopic
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord, Record, Stamp
@@ -37,8 +40,19 @@ HEADERS = (
 #: The most characters of a reason.
 LONGEST_REASON = 1000
 
-#: The group whose offsets say which dead letters were sent back, or dropped.
-_PASSED = "dlq-passed"
+#: The group whose offsets say which dead letters were sent back, or dropped; nobody else uses it.
+PASSED = "dlq-passed"
+
+
+class DeadPlace(NamedTuple):
+    """Where a dead letter is among those of its topic."""
+
+    partition: int
+    offset: int
+
+
+#: Before all dead letters.
+FIRST = DeadPlace(0, 0)
 
 
 class DeadRecord(NamedTuple):
@@ -63,6 +77,8 @@ class DeadLetters:
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
         self._engine: Any = topics.engine
+        #: One at a time sends back or drops: what two do at once would be written twice.
+        self._turn = DeferredLock()
 
     # -- giving up
 
@@ -72,12 +88,16 @@ class DeadLetters:
         The topic of the dead letters is made if there is none: it keeps its records until they are
         dropped. Fails with what :meth:`Topics.produce` fails with.
         """
-        return Deferred.fromCoroutine(self._give_away(group, delivery, failure))
+        reason = f"{failure.type.__name__}: {failure.getErrorMessage()}"  # type: ignore[union-attr]
+        return self.bury(group, delivery, reason)
 
-    async def _give_away(self, group: str, delivery: DeliveredRecord, failure: Failure) -> None:
+    def bury(self, group: str, delivery: DeliveredRecord, reason: str) -> Deferred[None]:
+        """Do the same with a reason as text."""
+        return Deferred.fromCoroutine(self._bury(group, delivery, reason))
+
+    async def _bury(self, group: str, delivery: DeliveredRecord, reason: str) -> None:
         topic, record = delivery.partition.topic, delivery.record
         await self._ensure(topic)
-        reason = f"{failure.type.__name__}: {failure.getErrorMessage()}"  # type: ignore[union-attr]
         facts = (
             topic,
             str(delivery.partition.number),
@@ -118,26 +138,42 @@ class DeadLetters:
         except TopicExists:
             return  # another one was faster
 
-    # -- looking, sending back, dropping
+    # -- looking
 
     def letters(self, topic: str, limit: int = 100) -> Deferred[list[DeadRecord]]:
         """Return the oldest dead letters of a topic that were neither sent back nor dropped.
 
         Fails with :class:`UnknownTopic`; a topic without any has none.
         """
-        return Deferred.fromCoroutine(self._letters(topic, limit))
+        return self.page(topic, FIRST, limit).addCallback(lambda page: page[0])
 
-    async def _letters(self, topic: str, limit: int) -> list[DeadRecord]:
+    def page(
+        self, topic: str, start: DeadPlace, limit: int
+    ) -> Deferred[tuple[list[DeadRecord], DeadPlace | None]]:
+        """Return dead letters as :meth:`letters` does, from a place on, and the place of the next
+        one; None if there are no more.
+        """
+        return Deferred.fromCoroutine(self._page(topic, start, limit))
+
+    async def _page(
+        self, topic: str, start: DeadPlace, limit: int
+    ) -> tuple[list[DeadRecord], DeadPlace | None]:
         found: list[DeadRecord] = []
-        for partition, offset in (await self._places(topic)).items():
-            while len(found) < limit:
-                fetched = await self._topics.fetch(partition, offset)
-                if not fetched.records:
-                    break
-                letters = [_letter(partition, record) for record in fetched.records]
-                found += letters[: limit - len(found)]
+        apart = await self._passed_apart(topic)
+        for partition, first in (await self._places(topic)).items():
+            if partition.number < start.partition:
+                continue
+            offset = max(first, start.offset) if partition.number == start.partition else first
+            while (fetched := await self._topics.fetch(partition, offset)).records:
+                for record in fetched.records:
+                    place = DeadPlace(partition.number, record.offset)
+                    if place in apart:
+                        continue
+                    if len(found) == limit:
+                        return found, place
+                    found.append(_letter(partition, record))
                 offset = fetched.next_offset
-        return found
+        return found, None
 
     async def _places(self, topic: str) -> dict[Partition, int]:
         """Return the offset of the first letter in each partition of a topic's dead letters."""
@@ -145,55 +181,146 @@ class DeadLetters:
             if self._engine.topic(topic) is None:
                 raise UnknownTopic(topic)
             return {}
-        passed = await self._engine.committed(_PASSED)
+        passed = await self._engine.committed(PASSED)
         places = {}
         for number, extent in enumerate(await self._engine.extents(topic + SUFFIX)):
             partition = Partition(topic + SUFFIX, number)
             places[partition] = max(extent.low, passed.get(partition, 0))
         return places
 
-    def redrive(self, topic: str, limit: int = 1000) -> Deferred[int]:
-        """Send the oldest dead letters of a topic back to their partitions; returns how many.
+    async def _passed_apart(self, topic: str) -> dict[DeadPlace, str]:
+        """Return the letters that were passed by themselves, with the group of each."""
+        prefix = _apart(topic, "")
+        found = {}
+        for group in await self._engine.groups():
+            if group.startswith(prefix):
+                for partition, position in (await self._engine.committed(group)).items():
+                    found[DeadPlace(partition.number, position - 1)] = group
+        return found
+
+    async def _one(self, topic: str, place: DeadPlace) -> DeadRecord | None:
+        """Return the letter at a place; None if it was passed. Raises :class:`UnknownRecord`."""
+        places = await self._places(topic)
+        partition = Partition(topic + SUFFIX, place.partition)
+        if partition not in places:
+            raise UnknownRecord(partition, place.offset)
+        if place.offset < places[partition] or place in await self._passed_apart(topic):
+            return None
+        return _letter(partition, await self._topics.record(partition, place.offset))
+
+    # -- sending back, dropping
+
+    def redrive(self, topic: str, limit: int | None = None) -> Deferred[int]:
+        """Send the oldest dead letters of a topic back to their partitions, without a limit all
+        that there are now; returns how many.
 
         Fails with :class:`UnknownTopic`.
         """
-        return Deferred.fromCoroutine(self._redrive(topic, limit))
+        return self._turn.run(self._in_turn, self._redrive, topic, limit)
 
-    async def _redrive(self, topic: str, limit: int) -> int:
-        letters = await self._letters(topic, limit)
-        for letter in letters:
-            headers = {k: v for k, v in letter.record.headers.items() if k not in HEADERS}
-            record = NewRecord(
-                letter.record.value,
-                key=letter.record.key,
-                headers=headers,
-                timestamp=letter.record.timestamp,
-            )
-            await self._topics.produce(
-                letter.source.topic,
-                [record],
-                partition=letter.source.number,
-                stamp=Stamp(f"{topic}{SUFFIX}/{letter.partition}", letter.offset),
-            )
-            place = Partition(topic + SUFFIX, letter.partition)
-            await self._engine.commit(_PASSED, {place: letter.offset + 1})
-        return len(letters)
+    def redrive_one(self, topic: str, place: DeadPlace) -> Deferred[int]:
+        """Send one dead letter back; returns 0 if it was sent back or dropped before, else 1.
+
+        Fails with :class:`UnknownTopic` and :class:`UnknownRecord`.
+        """
+        return self._turn.run(self._in_turn, self._redrive_one, topic, place)
 
     def purge(self, topic: str) -> Deferred[int]:
         """Drop all dead letters of a topic; returns how many were not sent back.
 
         Fails with :class:`UnknownTopic`.
         """
-        return Deferred.fromCoroutine(self._purge(topic))
+        return self._turn.run(self._in_turn, self._purge, topic)
+
+    def purge_one(self, topic: str, place: DeadPlace) -> Deferred[int]:
+        """Drop one dead letter; returns and fails as :meth:`redrive_one` does."""
+        return self._turn.run(self._in_turn, self._purge_one, topic, place)
+
+    def _in_turn(self, work: Any, *arguments: object) -> Deferred[int]:
+        return Deferred.fromCoroutine(work(*arguments))
+
+    async def _redrive(self, topic: str, limit: int | None) -> int:
+        sent = 0
+        apart = await self._passed_apart(topic)
+        for partition, first in (await self._places(topic)).items():
+            offset, end = first, await self._topics.latest(partition)
+            while offset < end and sent != limit:
+                fetched = await self._topics.fetch(partition, offset)
+                for record in fetched.records:
+                    if sent == limit or record.offset >= end:
+                        break
+                    place = DeadPlace(partition.number, record.offset)
+                    if place not in apart:
+                        await self._send_back(topic, _letter(partition, record))
+                        sent += 1
+                    await self._engine.commit(PASSED, {partition: record.offset + 1})
+                    if place in apart:
+                        await self._engine.forget_group(apart[place])
+                if not fetched.records:
+                    break
+                offset = fetched.next_offset
+        return sent
+
+    async def _send_back(self, topic: str, letter: DeadRecord) -> None:
+        headers = {k: v for k, v in letter.record.headers.items() if k not in HEADERS}
+        record = NewRecord(
+            letter.record.value,
+            key=letter.record.key,
+            headers=headers,
+            timestamp=letter.record.timestamp,
+        )
+        await self._topics.produce(
+            letter.source.topic,
+            [record],
+            partition=letter.source.number,
+            stamp=Stamp(f"{topic}{SUFFIX}/{letter.partition}", letter.offset),
+        )
+
+    async def _redrive_one(self, topic: str, place: DeadPlace) -> int:
+        letter = await self._one(topic, place)
+        if letter is None:
+            return 0
+        await self._send_back(topic, letter)
+        await self._pass(topic, place)
+        return 1
 
     async def _purge(self, topic: str) -> int:
         dropped = 0
+        apart = await self._passed_apart(topic)
         for partition, offset in (await self._places(topic)).items():
             high = await self._topics.latest(partition)
-            await self._engine.commit(_PASSED, {partition: high})
+            await self._engine.commit(PASSED, {partition: high})
             await self._engine.drop_below(partition, high)
             dropped += high - offset
-        return dropped
+        for group in apart.values():
+            await self._engine.forget_group(group)
+        return dropped - len(apart)
+
+    async def _purge_one(self, topic: str, place: DeadPlace) -> int:
+        if await self._one(topic, place) is None:
+            return 0
+        await self._pass(topic, place)
+        return 1
+
+    async def _pass(self, topic: str, place: DeadPlace) -> None:
+        """Note that one letter was passed; the position goes on to the first that was not."""
+        partition = Partition(topic + SUFFIX, place.partition)
+        group = _apart(topic, f"{place.partition}/{place.offset}")
+        await self._engine.commit(group, {partition: place.offset + 1})
+        letters, _ = await self._page(topic, DeadPlace(place.partition, 0), 1)
+        if letters and letters[0].partition == place.partition:
+            position = letters[0].offset
+        else:
+            position = await self._topics.latest(partition)
+        await self._engine.commit(PASSED, {partition: position})
+        for passed, its_group in (await self._passed_apart(topic)).items():
+            if passed.partition == place.partition and passed.offset < position:
+                await self._engine.forget_group(its_group)
+
+
+def _apart(topic: str, place: str) -> str:
+    """Return the group of a letter that was passed by itself: no name of a group has a slash."""
+    return f"{PASSED}/{topic}/{place}"
 
 
 def _letter(partition: Partition, record: Record) -> DeadRecord:
@@ -217,4 +344,4 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
 
 
-__all__ = ["HEADERS", "SUFFIX", "DeadLetters", "DeadRecord"]
+__all__ = ["FIRST", "HEADERS", "PASSED", "SUFFIX", "DeadLetters", "DeadPlace", "DeadRecord"]

@@ -18,6 +18,7 @@ class TopicExists(TopicError):
 
     def __init__(self, topic: str) -> None:
         super().__init__(f"topic {topic} exists already: choose another name")
+        self.topic = topic
 
 
 class UnknownTopic(TopicError):
@@ -25,6 +26,16 @@ class UnknownTopic(TopicError):
 
     def __init__(self, topic: str) -> None:
         super().__init__(f"there is no topic {topic:.255}: create it first")
+
+
+class ReservedTopic(TopicError):
+    """The topic is written by the daemon only."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(
+            f"topic {topic} is written by the daemon only: nobody else can create, change or "
+            "delete it, or write to it"
+        )
 
 
 class UnknownPartition(TopicError):
@@ -56,6 +67,13 @@ class OffsetOutOfRange(TopicError):
         )
         self.low = low
         self.high = high
+
+
+class UnknownRecord(TopicError):
+    """There is no record at an offset: it was dropped, or there never was one."""
+
+    def __init__(self, partition: Partition, offset: int) -> None:
+        super().__init__(f"partition {partition} has no record at offset {offset}")
 
 
 class RecordTooLarge(TopicError):
@@ -108,7 +126,7 @@ class TooManyTransactions(TopicError):
 class UnknownTransaction(TopicError):
     """There is no such transaction: it was committed, aborted, or not committed in time."""
 
-    def __init__(self, transaction: int) -> None:
+    def __init__(self, transaction: int | str) -> None:
         super().__init__(f"transaction {transaction} is not under way: begin another one")
 
 
@@ -216,6 +234,7 @@ __all__ = [
     "OffsetOutOfRange",
     "PartitionFull",
     "RecordTooLarge",
+    "ReservedTopic",
     "SequenceTooOld",
     "TooManyGroups",
     "TooManyTopics",
@@ -229,6 +248,7 @@ __all__ = [
     "UnknownGroup",
     "UnknownMember",
     "UnknownPartition",
+    "UnknownRecord",
     "UnknownTopic",
     "UnknownTransaction",
     "WrongNode",

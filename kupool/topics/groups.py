@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -50,7 +51,7 @@ from kupool.topics.membership import (
 from kupool.topics.partition import Partition
 from kupool.topics.settings import NAMES, valid_name
 
-#: Seconds between two looks for sessions that have timed out.
+#: The most seconds between two looks for sessions that have timed out.
 LOOK = 0.5
 
 #: The generations of a group that one start of the process has: its first one is a multiple.
@@ -72,14 +73,16 @@ class GroupLimits:
 class GroupPosition(NamedTuple):
     """How far a group is in a partition.
 
-    ``committed`` is the offset that it reads next, None if it has saved none; ``lag`` the records
+    ``committed`` is the offset that it reads next, None if it has saved none; ``lag`` the offsets
     behind that, all of them without one; of an engine with a stride, the batches. ``owner`` is the
-    member that has the partition.
+    member that has the partition. ``lag_ms`` says how long ago the oldest record behind it was
+    written, in milliseconds; 0 if there is none. A clock that is set back never makes it negative.
     """
 
     committed: int | None
     lag: int
     owner: str | None
+    lag_ms: int = 0
 
 
 class GroupDescription(NamedTuple):
@@ -94,6 +97,7 @@ class GroupDescription(NamedTuple):
 class ConsumerGroups:
     """The consumer groups of an engine of topics.
 
+    ``wall`` returns seconds since the epoch: the clock of the engine's batches.
     With ``leases`` this node has only those groups that it leads; for the others it fails with
     :class:`WrongNode`.
     """
@@ -104,12 +108,14 @@ class ConsumerGroups:
         self,
         engine: Any,
         clock: IReactorTime,
+        wall: Callable[[], float],
         limits: GroupLimits,
         *,
         leases: Any = None,
     ) -> None:
         self._engine = engine
         self._clock = clock
+        self._wall = wall
         self._limits = limits
         #: Which groups this node leads, an IGroupLeases: without one, all.
         self._leases = OnlyNode() if leases is None else leases
@@ -144,7 +150,7 @@ class ConsumerGroups:
         place = membership.join(member_id, subscription, partitions, self._clock.seconds())
         if self._looking is None:
             self._running.start()
-            self._looking = self._clock.callLater(LOOK, self._look)
+            self._look_later()
         return place
 
     def _check(self, group: str, member_id: str, subscription: GroupSubscription) -> None:
@@ -178,6 +184,15 @@ class ConsumerGroups:
             finally:
                 del self._coming[group]
                 waiters.tell(None)
+
+    def check_holder(
+        self, group: str, member_id: str, generation: int, partition: Partition
+    ) -> None:
+        """Check that a member holds a partition in the current generation.
+
+        Raises :class:`UnknownMember`, :class:`IllegalGeneration` or :class:`NotPartitionOwner`.
+        """
+        self._of(group, member_id).check(member_id, generation, (partition,))
 
     def leave(self, group: str, member_id: str) -> None:
         """Remove a member; its partitions go to others. Raises :class:`UnknownMember`."""
@@ -261,7 +276,14 @@ class ConsumerGroups:
                 )
             self._drop_if_empty(group)
         if self._groups:
-            self._looking = self._clock.callLater(LOOK, self._look)
+            self._look_later()
+
+    def _look_later(self) -> None:
+        """Look again when the next session times out, if that is soon."""
+        ends = [membership.next_expiry() for membership in self._groups.values()]
+        soonest = min((end for end in ends if end is not None), default=inf)
+        wait = min(LOOK, max(0.0, soonest - self._clock.seconds()))
+        self._looking = self._clock.callLater(wait, self._look)
 
     def _drop_if_empty(self, group: str) -> None:
         if self._groups[group].empty:
@@ -309,19 +331,27 @@ class ConsumerGroups:
             for name, member in members.items()
             for partition in (*member.assigned, *member.revoked)
         }
-        return GroupDescription(
-            group,
-            0 if membership is None else membership.generation,
-            members,
-            {
-                partition: GroupPosition(
-                    committed.get(partition),
-                    -(-(extent.high - max(extent.low, committed.get(partition, 0))) // stride),
-                    owners.get(partition),
-                )
-                for partition, extent in sorted(extents.items())
-            },
-        )
+        positions = {}
+        for partition, extent in sorted(extents.items()):
+            following = max(extent.low, committed.get(partition, 0))
+            positions[partition] = GroupPosition(
+                committed.get(partition),
+                -(-(extent.high - following) // stride),
+                owners.get(partition),
+                await self._age(partition, following) if following < extent.high else 0,
+            )
+        generation = 0 if membership is None else membership.generation
+        return GroupDescription(group, generation, members, positions)
+
+    async def _age(self, partition: Partition, offset: int) -> int:
+        """Return how long ago the batch of an offset was written, in milliseconds."""
+        try:
+            batches = await self._engine.read(partition, offset, 1)
+        except OffsetOutOfRange as error:  # it was dropped since
+            batches = await self._engine.read(partition, error.low, 1)
+        except UnknownTopic:  # it was deleted since
+            return 0
+        return max(0, int(self._wall() * 1000) - batches[0].at) if batches else 0
 
     def reset(
         self,
@@ -329,24 +359,36 @@ class ConsumerGroups:
         topic: str,
         place: Callable[[Partition], Deferred[int]],
         *,
+        partition: int | None = None,
         dry_run: bool = False,
     ) -> Deferred[dict[Partition, int]]:
-        """Set the offsets of a group in a topic; returns them.
+        """Set the offsets of a group in a topic, or in one ``partition`` of it; returns them.
 
         ``place`` returns the offset for a partition, as :meth:`kupool.topics.service.Topics.latest`
-        does. With ``dry_run`` nothing is saved. Fails with :class:`GroupInUse` while the group has
-        members, and with :class:`UnknownTopic`.
+        does. With ``dry_run`` nothing is saved. Fails with :class:`InvalidGroup`, with
+        :class:`GroupInUse` while the group has members, with :class:`UnknownTopic` and
+        :class:`UnknownPartition`.
         """
-        return Deferred.fromCoroutine(self._reset(group, topic, place, dry_run))
+        return Deferred.fromCoroutine(self._reset(group, topic, place, partition, dry_run=dry_run))
 
     async def _reset(
-        self, group: str, topic: str, place: Callable[[Partition], Deferred[int]], dry_run: bool
+        self,
+        group: str,
+        topic: str,
+        place: Callable[[Partition], Deferred[int]],
+        only: int | None,
+        *,
+        dry_run: bool,
     ) -> dict[Partition, int]:
+        if not valid_name(group):
+            raise InvalidGroup(f"{group!r:.80} is no name of a group: use {NAMES}")
         settings = self._engine.topic(topic)
         if settings is None:
             raise UnknownTopic(topic)
+        if only is not None and only >= settings.partitions:
+            raise UnknownPartition(topic, only, settings.partitions)
         found = {}
-        for number in range(settings.partitions):
+        for number in range(settings.partitions) if only is None else (only,):
             partition = Partition(topic, number)
             found[partition] = await place(partition)
         await self._leases.hold(group)

@@ -29,11 +29,24 @@ class Content(NamedTuple):
     seconds: float
 
 
+class CompactionKey(NamedTuple):
+    """The hash of a key: a trim drops the batch if a later one has the same.
+
+    A ``passing`` one is also dropped when it is as old as the topic's ``retention_time``.
+    """
+
+    hash: bytes
+    passing: bool
+
+
 class Append(NamedTuple):
     """A batch of so many ``records`` to append.
 
     With a ``stamp`` it is appended once, however often it is sent. With a ``content`` it is not
     appended if one with the same content was. In both cases it gets the offset of the first one.
+    In a topic that compacts, and only there, it has a ``key``. ``at`` is the time to store with it,
+    in milliseconds since the epoch; without one it is that of the engine's clock. In both cases it
+    is at least the time of the batch before it.
     """
 
     partition: Partition
@@ -41,6 +54,8 @@ class Append(NamedTuple):
     body: bytes
     stamp: Stamp | None = None
     content: Content | None = None
+    key: CompactionKey | None = None
+    at: int | None = None
 
 
 def without_stamp(append: Append) -> Append:
@@ -90,17 +105,19 @@ REMEMBERED = 5
 class Capabilities(NamedTuple):
     """What an engine can do.
 
-    ``dense`` says that offsets have no gaps, ``atomic`` that several batches are appended all or
-    none, ``persistent`` that records outlive the process. Each batch takes ``stride`` offsets, or
-    as many as it has records if that is 1. ``shared`` says that several nodes use the same topics.
-    ``trims`` says that :meth:`ITopicEngine.trim` applies the retention, which can be changed; else
-    the engine applies it by itself, as it was when a partition was made. ``sizes`` says that the
-    sizes of partitions are known; else they are 0.
+    ``dense`` says that offsets have no gaps but those of compaction, ``atomic`` that several
+    batches are appended all or none, ``persistent`` that records outlive the process, ``compacts``
+    that topics may have a compaction. Each batch takes ``stride`` offsets, or as many as it has
+    records if that is 1. ``shared`` says that several nodes use the same topics. ``trims`` says
+    that :meth:`ITopicEngine.trim` applies the retention, which can be changed; else the engine
+    applies it by itself, as it was when a partition was made. ``sizes`` says that the sizes of
+    partitions are known; else they are 0.
     """
 
     dense: bool
     atomic: bool
     persistent: bool
+    compacts: bool = True
     stride: int = 1
     shared: bool = False
     trims: bool = True
@@ -109,6 +126,8 @@ class Capabilities(NamedTuple):
 
 class ITopicEngine(Interface):
     """Stores batches in partitions of topics."""
+
+    name = Attribute("What it is called in the settings.")
 
     capabilities = Attribute("What it can do, as Capabilities.")
 
@@ -148,7 +167,8 @@ class ITopicEngine(Interface):
     def read(partition: Partition, offset: int, max_bytes: int) -> Deferred[list[StoredBatch]]:
         """Return the batch that holds an offset, and those behind it, up to ``max_bytes``.
 
-        The first is returned whatever its size; nothing behind the last record. Fails with
+        If compaction dropped that batch, it begins with the next one. The first is returned
+        whatever its size; nothing behind the last record. Fails with
         :class:`OffsetOutOfRange` below the oldest one, and as :meth:`append` does.
         """
 
@@ -168,6 +188,9 @@ class ITopicEngine(Interface):
         is how far that clock has advanced, between trims of the same process, since the first trim
         that found it. So a clock that is set makes nothing older. The newest batch of a partition
         stays.
+
+        Of a topic that compacts it drops what later batches have replaced, and passing batches that
+        are old. That moves the low end of no partition: a reader there goes on behind the gap.
         """
 
     def drop_below(partition: Partition, offset: int) -> Deferred[int]:
@@ -188,7 +211,8 @@ class ITopicEngine(Interface):
         """Append the batches that are due, those due first first; returns how many records each
         partition got.
 
-        ``now`` is in milliseconds since the epoch. A batch is appended once, whatever happens.
+        ``now`` is in milliseconds since the epoch. A batch is appended once, whatever happens. One
+        that its partition cannot take stays delayed by another day, and delays no other one.
         """
 
     def delayed(topic: str) -> Deferred[Sequence[DelayedBatch]]:
@@ -228,6 +252,7 @@ __all__ = [
     "REMEMBERED",
     "Append",
     "Capabilities",
+    "CompactionKey",
     "Content",
     "DelayedBatch",
     "ITopicEngine",

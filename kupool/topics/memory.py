@@ -32,7 +32,7 @@ from kupool.topics.interfaces import (
 )
 from kupool.topics.partition import Partition
 from kupool.topics.records import Stamp
-from kupool.topics.settings import TopicSettings, check_growth
+from kupool.topics.settings import TopicSettings, check_change
 
 #: Bytes of a batch besides its body: the objects that hold it.
 BATCH_BYTES = 250
@@ -56,10 +56,12 @@ class _Sequence:
         self.stamps: dict[str, dict[int, int]] = {}
         #: The hash of a content -> offset and time of its batch, oldest first.
         self.contents: dict[bytes, tuple[int, int]] = {}
-
-    @property
-    def low(self) -> int:
-        return self.batches[0].base if self.batches else self.next
+        #: The oldest offset that can be read.
+        self.low = 0
+        #: The hash of a key -> offset of its last batch, and whether that is passing.
+        self.newest_of_keys: dict[bytes, tuple[int, bool]] = {}
+        #: The offsets of batches that later ones have replaced.
+        self.replaced: set[int] = set()
 
     def known(self, stamp: Stamp | None) -> int | None:
         """Return the offset of a batch that was appended before; None if it is new."""
@@ -77,7 +79,7 @@ class _Sequence:
         known = self.known(append.stamp)
         if known is not None:
             return known
-        self.newest_at = max(self.newest_at, now)
+        self.newest_at = max(self.newest_at, now if append.at is None else append.at)
         base = None if append.content is None else self._with(append.content)
         if base is None:
             base = self._append(append)
@@ -103,6 +105,11 @@ class _Sequence:
         base, self.next = self.next, self.next + append.records
         if append.content is not None:
             self.contents[append.content.hash] = (base, self.newest_at)
+        if append.key is not None:
+            before = self.newest_of_keys.get(append.key.hash)
+            if before is not None:
+                self.replaced.add(before[0])
+            self.newest_of_keys[append.key.hash] = (base, append.key.passing)
         self.batches.append(StoredBatch(base, append.records, self.newest_at, append.body))
         self.bytes += len(append.body)
         self.size += len(append.body) + BATCH_BYTES
@@ -110,32 +117,63 @@ class _Sequence:
 
     def drop_below(self, offset: int) -> int:
         """Drop what ends below an offset, or at it; returns how many records."""
-        gone = [batch for batch in self.batches if batch.base + batch.records <= offset]
-        self._drop(len(gone))
-        return sum(batch.records for batch in gone)
+        ends = bisect_right(self.batches, offset, key=lambda batch: batch.base + batch.records)
+        return self._drop_oldest(ends)
 
-    def _drop(self, batches: int) -> None:
-        """Drop so many of the oldest batches."""
-        size = sum(len(batch.body) for batch in self.batches[:batches])
-        del self.batches[:batches]
+    def _drop_oldest(self, count: int) -> int:
+        """Drop so many of the oldest batches; returns how many records."""
+        if not count:
+            return 0
+        dropped = self.batches[:count]
+        del self.batches[:count]
+        self.low = self.batches[0].base if self.batches else self.next
+        return self._forget(dropped)
+
+    def _forget(self, dropped: Sequence[StoredBatch]) -> int:
+        """Count batches as gone; returns how many records."""
+        size = sum(len(batch.body) for batch in dropped)
         self.bytes -= size
-        self.size -= size + batches * BATCH_BYTES
+        self.size -= size + len(dropped) * BATCH_BYTES
+        if self.newest_of_keys:
+            gone = {batch.base for batch in dropped}
+            self.replaced -= gone
+            for key in [key for key, (base, _) in self.newest_of_keys.items() if base in gone]:
+                del self.newest_of_keys[key]
+        return sum(batch.records for batch in dropped)
 
     def trim(self, settings: TopicSettings, age: float) -> int:
         """Drop what is due; returns how many records. The newest batch stays."""
-        if self.batches:
+        if self.batches and (not self.ages or self.ages[-1][0] < self.next):
             self.ages.append((self.next, age))
         before = age - settings.retention_time if settings.retention_time else -inf
         old = max((offset for offset, at in self.ages if at <= before), default=0)
+        records = self._compact(old) if settings.compacts else self._expire(settings, old)
+        useful = [each for each in self.ages if each[0] > self.low and each[0] >= old]
+        self.ages = useful or self.ages[-1:]
+        return records
+
+    def _expire(self, settings: TopicSettings, old: int) -> int:
+        """Drop the oldest batches: those below the offset ``old``, and those above the size."""
         excess = self.bytes - settings.retention_bytes if settings.retention_bytes else 0
-        records = size = dropped = 0
+        size = count = 0
         for batch in self.batches[:-1]:
             if batch.base >= old and size >= excess:
                 break
-            records, size, dropped = records + batch.records, size + len(batch.body), dropped + 1
-        self._drop(dropped)
-        self.ages = [each for each in self.ages if each[0] > self.low] or self.ages[-1:]
-        return records
+            size, count = size + len(batch.body), count + 1
+        return self._drop_oldest(count)
+
+    def _compact(self, old: int) -> int:
+        """Drop what was replaced, and what is passing below the offset ``old``."""
+        gone = self.replaced.union(
+            base for base, passing in self.newest_of_keys.values() if passing and base < old
+        )
+        if self.batches:
+            gone.discard(self.batches[-1].base)
+        if not gone:
+            return 0
+        dropped = [batch for batch in self.batches if batch.base in gone]
+        self.batches = [batch for batch in self.batches if batch.base not in gone]
+        return self._forget(dropped)
 
 
 @implementer(ITopicEngine)
@@ -146,6 +184,7 @@ class MemoryTopics:
     since the epoch.
     """
 
+    name = "memory"
     capabilities = Capabilities(dense=True, atomic=True, persistent=False)
 
     def __init__(self, wall: Callable[[], float], capacity: int = 256 * 1024 * 1024) -> None:
@@ -161,6 +200,8 @@ class MemoryTopics:
         self._age = 0.0
         self._trimmed_at: float | None = None
         self._full = False
+        #: The bytes of all partitions, or more.
+        self._most = 0
 
     def open(self) -> Deferred[None]:
         """Prepare the engine."""
@@ -189,7 +230,7 @@ class MemoryTopics:
         """Change the settings of a topic; partitions may be added."""
         try:
             partitions = self._of(name)
-            check_growth(self._settings[name], settings)
+            check_change(self._settings[name], settings)
         except TopicError as error:
             return fail(error)
         self._settings[name] = settings
@@ -214,7 +255,11 @@ class MemoryTopics:
             for sequence, each in found:
                 sequence.known(each.stamp)
             size = sum(len(each.body) + BATCH_BYTES for each in appends)
-            self._full = self._size() + size > self._capacity
+            # Looked at only when it may be too much: partitions have become smaller meanwhile.
+            self._most += size
+            if self._most > self._capacity:
+                self._most = self._size() + size
+            self._full = self._most > self._capacity
             if self._full:
                 raise TopicsUnavailable(FULL)
         except TopicError as error:
@@ -249,6 +294,8 @@ class MemoryTopics:
         if offset >= sequence.next:
             return succeed([])
         start = bisect_right(sequence.batches, offset, key=lambda batch: batch.base) - 1
+        if start < 0 or sequence.batches[start].base + sequence.batches[start].records <= offset:
+            start += 1  # compaction dropped the batch of this offset
         found: list[StoredBatch] = []
         for batch in sequence.batches[start:]:
             max_bytes -= len(batch.body)

@@ -14,6 +14,7 @@ A record without a key goes round-robin with the first two.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from random import Random
 from zlib import crc32
 
@@ -21,6 +22,12 @@ from kupool.topics.errors import InvalidTopic
 
 #: Every name that a setting may have.
 PARTITIONERS = ("fnv1a", "crc32", "round-robin", "random")
+
+#: Those that send all records of a key to the same partition.
+BY_KEY = ("fnv1a", "crc32")
+
+#: The most bytes of a key whose hash is remembered.
+SHORT = 64
 
 _BASIS, _PRIME, _MASK = 2166136261, 16777619, 0xFFFFFFFF
 
@@ -33,19 +40,37 @@ def fnv1a(key: bytes) -> int:
     return value
 
 
+class KeyHashes:
+    """The hashes of keys, by the names of partitioners.
+
+    FNV-1a takes Python much longer than the rest of the way of a record, so that the hashes of the
+    newest ``most`` keys of up to :data:`SHORT` bytes are remembered.
+    """
+
+    def __init__(self, most: int = 65_536) -> None:
+        self._remembered = lru_cache(maxsize=most)(fnv1a)
+
+    def of(self, name: str) -> Callable[[bytes], int] | None:
+        """Return the hash of a partitioner; None if it does not go by the key."""
+        hashes: dict[str, Callable[[bytes], int]] = {"fnv1a": self._fnv1a, "crc32": crc32}
+        return hashes.get(name)
+
+    def _fnv1a(self, key: bytes) -> int:
+        return self._remembered(key) if len(key) <= SHORT else fnv1a(key)
+
+
 class Partitioner:
     """Chooses partitions for the records of one topic, by one of :data:`PARTITIONERS`.
 
     Raises :class:`InvalidTopic` for another name. ``random`` is the source of random numbers.
     """
 
-    def __init__(self, name: str, random: Random) -> None:
+    def __init__(self, name: str, random: Random, hashes: KeyHashes) -> None:
         if name not in PARTITIONERS:
             raise InvalidTopic(
                 f"unknown partitioner {name!r:.40}: use one of {', '.join(PARTITIONERS)}"
             )
-        hashes: dict[str, Callable[[bytes], int]] = {"fnv1a": fnv1a, "crc32": crc32}
-        self._hash = hashes.get(name)
+        self._hash = hashes.of(name)
         self._random = random if name == "random" else None
         self._turn = 0
 
@@ -64,4 +89,4 @@ class Partitioner:
         return turn
 
 
-__all__ = ["PARTITIONERS", "Partitioner", "fnv1a"]
+__all__ = ["BY_KEY", "PARTITIONERS", "SHORT", "KeyHashes", "Partitioner", "fnv1a"]

@@ -53,6 +53,11 @@ def content_hash(record: NewRecord) -> bytes:
     return blake2b(key + b"/" + record.value, digest_size=16).digest()
 
 
+def key_hash(key: bytes) -> bytes:
+    """Return a hash of a key, of 16 bytes."""
+    return blake2b(key, digest_size=16).digest()
+
+
 class Stamp(NamedTuple):
     """The mark of an idempotent producer: sent again, it gets the offset of the first time."""
 
@@ -60,4 +65,4 @@ class Stamp(NamedTuple):
     sequence: int
 
 
-__all__ = ["NewRecord", "Record", "Stamp", "content_hash", "sizes_of"]
+__all__ = ["NewRecord", "Record", "Stamp", "content_hash", "key_hash", "sizes_of"]

@@ -1,4 +1,4 @@
-"""Topics for those who write and read: checks, batches, partitions, long polls.
+"""Topics for those who write and read: produce, fetch, long polls.
 
 An engine stores batches; this makes them of records, and records of them. It refuses what is not
 valid before anything is stored.
@@ -6,9 +6,10 @@ valid before anything is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice, repeat
 from random import Random
 from typing import Any, NamedTuple
 
@@ -17,38 +18,42 @@ from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from kupool.timing.waiting import Waiters
-from kupool.topics.batches import MOST_RECORDS, Compression, RecordCodec
-from kupool.topics.compression import PLAIN
+from kupool.topics.batch_maker import IN_THREAD, BatchMaker, Prepared, Writing
+from kupool.topics.batches import RecordCodec
 from kupool.topics.errors import (
-    BatchTooLarge,
     CorruptBatch,
-    RecordTooLarge,
+    InvalidTopic,
     TooManyTopics,
     TopicError,
     UnknownPartition,
+    UnknownRecord,
     UnknownTopic,
 )
-from kupool.topics.interfaces import Append, Content, PartitionExtent, StoredBatch
+from kupool.topics.interfaces import (
+    Append,
+    PartitionExtent,
+    StoredBatch,
+)
 from kupool.topics.partition import Partition
-from kupool.topics.partitioners import Partitioner
-from kupool.topics.records import NewRecord, Record, Stamp, content_hash, sizes_of
-from kupool.topics.settings import TopicSettings, check_name
-
-#: Bytes from which a batch is encoded and decoded in a thread, if that compresses it.
-IN_THREAD = 16 * 1024
+from kupool.topics.records import NewRecord, Record, Stamp
+from kupool.topics.settings import MOST_PARTITIONS, TopicSettings, check_name
 
 #: Runs a function in a thread; returns a Deferred of its result.
 RunInThread = Callable[[Callable[[], Any]], Deferred[Any]]
 
+#: Returns the id of a batch and its records, of its body and the offset of the first one.
+DecodeBatch = Callable[[bytes, int], tuple[str, list[Record]]]
+
 
 @dataclass(frozen=True)
 class TopicLimits:
-    """The most topics, and the most records and bytes of one batch.
+    """The most topics, partitions of one topic, and records and bytes of one batch.
 
     More records that are written together become several batches.
     """
 
     topics: int = 1000
+    partitions: int = MOST_PARTITIONS
     batch_records: int = 10_000
     batch_bytes: int = 1024 * 1024
 
@@ -58,27 +63,6 @@ class Written(msgspec.Struct, frozen=True, gc=False):
 
     partition: int
     offset: int
-
-
-class Writing(NamedTuple):
-    """Records to write to a topic; see :meth:`Topics.produce` for the rest."""
-
-    topic: str
-    records: Sequence[NewRecord]
-    partition: int | None = None
-    stamp: Stamp | None = None
-
-
-class Prepared(NamedTuple):
-    """What was checked: the batches of a topic, each a partition and the indices of its records.
-
-    ``slow`` says that ``encode`` should run in a thread.
-    """
-
-    topic: str
-    batches: Sequence[tuple[int, Sequence[int]]]
-    encode: Callable[[], list[Append]]
-    slow: bool
 
 
 class Fetched(NamedTuple):
@@ -100,7 +84,7 @@ class Topics:
     """The topics of an engine.
 
     ``wall`` returns seconds since the epoch. ``random`` is the source of ids of batches and of
-    random partitions.
+    random partitions. ``decoders`` decode the batches of topics that have another format.
     """
 
     def __init__(
@@ -112,15 +96,18 @@ class Topics:
         *,
         random: Random,
         limits: TopicLimits,
+        decoders: Mapping[str, DecodeBatch] | None = None,
     ) -> None:
         self.engine = engine
         self._clock = clock
         self._wall = wall
         self._run_in_thread = run_in_thread
-        self._random = random
         self._limits = limits
+        self._maker = BatchMaker(
+            wall, random, most_records=limits.batch_records, most_bytes=limits.batch_bytes
+        )
         self._codec = RecordCodec()
-        self._partitioners: dict[str, Partitioner] = {}
+        self._decoders = dict(decoders or {})
         #: While batches of a topic are encoded in a thread, later ones wait behind them.
         self._turns: dict[str, DeferredLock] = {}
         #: Those who wait for new records of a partition.
@@ -141,6 +128,9 @@ class Topics:
     async def _create(self, name: str, settings: TopicSettings) -> None:
         check_name(name)
         settings.check()
+        if settings.compacts and not self.engine.capabilities.compacts:
+            raise InvalidTopic("compaction: this engine has none, use none")
+        self._check_partitions(settings)
         known = self.engine.topics()
         if name not in known and len(known) + self._coming >= self._limits.topics:
             raise TooManyTopics(self._limits.topics)
@@ -160,8 +150,16 @@ class Topics:
 
     async def _change(self, name: str, settings: TopicSettings) -> None:
         settings.check()
+        before = self._settings(name)
+        if settings.partitions != before.partitions:
+            self._check_partitions(settings)
         await self.engine.change(name, settings)
-        self._partitioners.pop(name, None)
+        self._maker.forget(name)
+
+    def _check_partitions(self, settings: TopicSettings) -> None:
+        most = self._limits.partitions
+        if settings.partitions > most:
+            raise InvalidTopic(f"partitions: expected {most} at most, not {settings.partitions}")
 
     def delete(self, name: str) -> Deferred[None]:
         """Delete a topic with all its records; those who wait for some fail.
@@ -170,7 +168,7 @@ class Topics:
         """
         gone: Deferred[None] = self.engine.delete(name)
         if self.engine.topic(name) is None:
-            self._partitioners.pop(name, None)
+            self._maker.forget(name)
             for place in [each for each in self._waiting if each.topic == name]:
                 self.tell(place)
         return gone
@@ -210,8 +208,9 @@ class Topics:
         Without a ``partition`` the partitioner of the topic chooses one for each record. With a
         ``stamp``, sending the same records again writes nothing, and returns the places of the
         first time; records without a key then go to the partition ``sequence`` modulo the number of
-        partitions. In a topic that drops repeated records a stamp has no effect. What is written
-        together by several calls keeps the order of the calls.
+        partitions. In a topic that drops repeated records a stamp has no effect. In one that
+        compacts, a stamp is for one record of each partition. What is written together by several
+        calls keeps the order of the calls.
 
         Fails with :class:`UnknownTopic`, :class:`UnknownPartition`, :class:`RecordTooLarge`, and
         with what the engine raises; then nothing was written if the engine is atomic.
@@ -219,8 +218,26 @@ class Topics:
         if not records:
             known = self.engine.topic(topic) is not None
             return succeed([]) if known else fail(UnknownTopic(topic))
-        writing = Writing(topic, tuple(records), partition, stamp)
-        return self.produce_all([writing]).addCallback(lambda written: written[0])
+        try:
+            settings = self._settings(topic)
+            one = None
+            if stamp is None and topic not in self._turns:
+                one = self._maker.one(topic, settings, records, partition=partition)
+            if one is not None:
+                appended: Deferred[list[int]] = self.engine.append([one])
+                return appended.addCallback(self._one_written, one)
+            prepared = self.prepare(Writing(topic, tuple(records), partition, stamp))
+        except TopicError as error:
+            return fail(error)
+        return self._append([prepared]).addCallback(self._written, prepared)
+
+    def _one_written(self, bases: Sequence[int], one: Append) -> list[Written]:
+        """Return the place of each record of a batch, and tell those who wait for some."""
+        partition, (base,) = one.partition, bases
+        if partition in self._waiting:
+            self.tell(partition)
+        offsets = range(base, base + one.records)
+        return list(map(Written, repeat(partition.number), offsets))
 
     def produce_all(self, writings: Sequence[Writing]) -> Deferred[list[list[Written]]]:
         """Write records to several topics, all or none if the engine is atomic.
@@ -232,12 +249,35 @@ class Topics:
             prepared = [self.prepare(writing) for writing in writings]
         except TopicError as error:
             return fail(error)
-        turns = sorted({each.topic for each in prepared})
-        if any(each.slow for each in prepared) or any(topic in self._turns for topic in turns):
-            appended = Deferred.fromCoroutine(self._append_in_turn(turns, prepared))
-        else:
-            appended = self.engine.append(_encoded(prepared))
-        return appended.addCallback(self._written, prepared)
+        return self._append(prepared).addCallback(self._all_written, prepared)
+
+    def _append(self, prepared: Sequence[Prepared]) -> Deferred[list[int]]:
+        """Append batches; those that are encoded in a thread keep later ones of the topic back."""
+        for each in prepared:
+            if each.slow or each.topic in self._turns:
+                turns = sorted({each.topic for each in prepared})
+                return Deferred.fromCoroutine(self._append_in_turn(turns, prepared))
+        appended: Deferred[list[int]] = self.engine.append(_encoded(prepared))
+        return appended
+
+    def _all_written(
+        self, bases: Sequence[int], prepared: Sequence[Prepared]
+    ) -> list[list[Written]]:
+        """Return the place of each record of each call."""
+        left = iter(bases)
+        return [self._written(list(islice(left, len(each.batches))), each) for each in prepared]
+
+    def _written(self, bases: Sequence[int], prepared: Prepared) -> list[Written]:
+        """Return the place of each record, and tell those who wait for some."""
+        topic, batches, *_ = prepared
+        for number, _ in batches:
+            self.tell(Partition(topic, number))
+        places = {
+            member: Written(number, offset)
+            for (number, members), base in zip(batches, bases, strict=True)
+            for offset, member in enumerate(members, base)
+        }
+        return [places[index] for index in range(len(places))]
 
     def prepare(self, writing: Writing) -> Prepared:
         """Check what is to be written, and choose the partitions; writes nothing.
@@ -245,32 +285,7 @@ class Topics:
         Raises :class:`UnknownTopic`, :class:`UnknownPartition`, :class:`RecordTooLarge` and
         :class:`BatchTooLarge`.
         """
-        settings = self._settings(writing.topic)
-        sizes = sizes_of(writing.records)
-        if max(sizes) > settings.max_record:
-            raise RecordTooLarge(writing.topic, max(sizes), settings.max_record)
-        batches = self._batches(writing, settings, sizes)
-        slow = settings.compression != PLAIN and sum(sizes) >= IN_THREAD
-        encode = partial(self._encode, writing, settings, batches)
-        return Prepared(writing.topic, batches, encode, slow)
-
-    def _written(self, bases: Sequence[int], prepared: Sequence[Prepared]) -> list[list[Written]]:
-        """Return the place of each record, and tell those who wait for some."""
-        left = iter(bases)
-        written = []
-        for topic, batches, *_ in prepared:
-            places: dict[int, Written] = {}
-            for (number, members), base in zip(batches, left, strict=False):
-                for offset, member in enumerate(members, base):
-                    places[member] = Written(number, offset)
-                self.tell(Partition(topic, number))
-            # With one batch they are in order already.
-            written.append(
-                list(places.values())
-                if len(batches) == 1
-                else [places[index] for index in range(len(places))]
-            )
-        return written
+        return self._maker.prepare(writing, self._settings(writing.topic))
 
     async def _append_in_turn(
         self, topics: Sequence[str], prepared: Sequence[Prepared]
@@ -292,82 +307,6 @@ class Topics:
                 if not turn.locked:
                     self._turns.pop(topic, None)
         return await appended
-
-    def _batches(
-        self, job: Writing, settings: TopicSettings, sizes: Sequence[int]
-    ) -> list[tuple[int, Sequence[int]]]:
-        """Return the batches to make: the partition of each, and the indices of its records."""
-        most_records = min(self._limits.batch_records, MOST_RECORDS)
-        most_bytes = self._limits.batch_bytes
-        numbers = self._numbers(job, settings)
-        if settings.dedups:  # each by itself may be a repeated one
-            return [(number, (index,)) for index, number in enumerate(numbers)]
-        small = len(sizes) <= most_records and sum(sizes) <= most_bytes
-        if small and numbers.count(numbers[0]) == len(numbers):
-            return [(numbers[0], range(len(numbers)))]
-        batches: list[tuple[int, Sequence[int]]] = []
-        newest: dict[int, list[int]] = {}
-        filled: dict[int, int] = {}
-        for index, number in enumerate(numbers):
-            full = number in newest and (
-                len(newest[number]) >= most_records or filled[number] + sizes[index] > most_bytes
-            )
-            if full and job.stamp is not None:
-                raise BatchTooLarge(job.topic, number, records=most_records, size=most_bytes)
-            if full or number not in newest:
-                newest[number], filled[number] = [], 0
-                batches.append((number, newest[number]))
-            newest[number].append(index)
-            filled[number] += sizes[index]
-        return batches
-
-    def _numbers(self, job: Writing, settings: TopicSettings) -> list[int]:
-        """Return the partition of each record."""
-        count = settings.partitions
-        if job.partition is not None:
-            if not 0 <= job.partition < count:
-                raise UnknownPartition(job.topic, job.partition, count)
-            return [job.partition] * len(job.records)
-        partitioner = self._partitioners.get(job.topic)
-        if partitioner is None:
-            partitioner = Partitioner(settings.partitioner, self._random)
-            self._partitioners[job.topic] = partitioner
-        if settings.dedups:  # the same content has to go to the same partition
-            return [
-                partitioner.choose(record.key, count)
-                if record.key is not None and partitioner.by_key
-                else int.from_bytes(content_hash(record)) % count
-                for record in job.records
-            ]
-        if job.stamp is None:
-            return [partitioner.choose(record.key, count) for record in job.records]
-        # Sent again, each has to go to the same partition.
-        other = job.stamp.sequence % count
-        return [
-            other
-            if record.key is None or not partitioner.by_key
-            else partitioner.choose(record.key, count)
-            for record in job.records
-        ]
-
-    def _encode(
-        self, job: Writing, settings: TopicSettings, batches: Sequence[tuple[int, Sequence[int]]]
-    ) -> list[Append]:
-        now = int(self._wall() * 1000)
-        compression = Compression(settings.compression, settings.compression_threshold)
-        appends = []
-        for number, members in batches:
-            records = [job.records[index] for index in members]
-            batch_id = f"{self._random.getrandbits(96):024x}"
-            body = self._codec.encode(records, batch_id, now, compression)
-            place = Partition(job.topic, number)
-            if settings.dedups:  # which makes a stamp needless: what is sent again has its content
-                digest = content_hash(records[0])
-                content = Content(digest, settings.dedup_window, settings.dedup_time)
-                appends.append(Append(place, 1, body, content=content))
-            else:
-                appends.append(Append(place, len(members), body, job.stamp))
-        return appends
 
     def tell(self, partition: Partition) -> None:
         """Tell those who wait for records of a partition that there are some."""
@@ -402,9 +341,16 @@ class Topics:
                 self._stop_waiting(partition, told)
                 raise
             left = until - self._clock.seconds()
-            if batches or told is None or left <= 0:
+            if batches:
                 self._stop_waiting(partition, told)
-                return await self._decoded(partition, offset, batches)
+                fetched = await self._decoded(partition, offset, batches)
+                if fetched.records:
+                    return fetched
+                offset = fetched.next_offset  # there are none in these batches from there on
+                continue
+            if told is None or left <= 0:
+                self._stop_waiting(partition, told)
+                return Fetched([], offset)
             await told.addTimeout(left, self._clock, lambda *_: None)
             self._stop_waiting(partition, told)
             wait = until - self._clock.seconds()
@@ -428,9 +374,11 @@ class Topics:
 
     def _decode(self, partition: Partition, offset: int, batches: Sequence[StoredBatch]) -> Fetched:
         records: list[Record] = []
+        decode = self._decoders.get(partition.topic, self._codec.decode)
+        next_offset = offset
         for batch in batches:
             try:
-                _, found = self._codec.decode(batch.body, batch.base)
+                _, found = decode(batch.body, batch.base)
             except CorruptBatch as error:
                 if records:
                     break  # it is named when it is the first
@@ -439,7 +387,20 @@ class Topics:
                     f"{batch.base}: {error}; read on from {batch.base + batch.records}"
                 ) from None
             records += found if batch.base >= offset else found[offset - batch.base :]
-        return Fetched(records, records[-1].offset + 1 if records else offset)
+            next_offset = batch.base + batch.records
+        return Fetched(records, next_offset)
+
+    def record(self, partition: Partition, offset: int) -> Deferred[Record]:
+        """Return the record at an offset; fails with :class:`UnknownRecord`, and as :meth:`fetch`
+        does.
+        """
+
+        def first(fetched: Fetched) -> Record:
+            if not fetched.records or fetched.records[0].offset != offset:
+                raise UnknownRecord(partition, offset)
+            return fetched.records[0]
+
+        return self.fetch(partition, offset, max_bytes=1).addCallback(first)
 
     def earliest(self, partition: Partition) -> Deferred[int]:
         """Return the offset of the oldest record."""
@@ -471,6 +432,8 @@ def _encoded(prepared: Sequence[Prepared]) -> list[Append]:
 
 
 __all__ = [
+    "IN_THREAD",
+    "DecodeBatch",
     "Fetched",
     "Prepared",
     "TopicDescription",

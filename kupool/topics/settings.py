@@ -9,7 +9,7 @@ import msgspec
 
 from kupool.topics.compression import CODECS
 from kupool.topics.errors import InvalidTopic
-from kupool.topics.partitioners import PARTITIONERS
+from kupool.topics.partitioners import BY_KEY, PARTITIONERS
 
 #: The most partitions of a topic.
 MOST_PARTITIONS = 1000
@@ -17,6 +17,9 @@ MOST_PARTITIONS = 1000
 #: When a record counts as written: once it is on disk; at the latest some seconds later; when the
 #: system writes it.
 DURABILITIES = ("always", "interval", "os")
+
+#: What is kept besides what retention keeps: everything, or of each key the last record.
+COMPACTIONS = ("none", "key")
 
 #: Which names are valid.
 NAMES = "1 to 249 of the characters A-Z a-z 0-9 . _ - and neither . nor .. alone"
@@ -35,6 +38,11 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     and value was, among so many records of its partition, or so many seconds, before. 0 is no
     limit, and both 0 turn it off.
 
+    With a ``compaction`` by ``key``, a record is dropped when a later one of its partition has its
+    key; the last one of each key stays, however old. ``retention_time`` then concerns only the last
+    records without a value, which so delete their keys, and records without a key. It is chosen
+    when the topic is created.
+
     ``replicas`` is the number of nodes of RabbitMQ that have each record; 0 is all that the broker
     chooses. Other engines ignore it.
     """
@@ -50,6 +58,12 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     dedup_window: int = 0
     dedup_time: float = 0.0
     replicas: int = 0
+    compaction: str = "none"
+
+    @property
+    def compacts(self) -> bool:
+        """Whether only the last record of each key is kept."""
+        return self.compaction != "none"
 
     @property
     def dedups(self) -> bool:
@@ -69,6 +83,26 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         _within("dedup_window", self.dedup_window, 0, 10_000_000)
         _within("dedup_time", self.dedup_time, 0, 1e10)
         _within("replicas", self.replicas, 0, 99)
+        _one_of("compaction", self.compaction, COMPACTIONS)
+        if self.compacts:
+            self._check_compaction()
+
+    def _check_compaction(self) -> None:
+        if self.dedups:
+            raise InvalidTopic(
+                "compaction: a repeated record may be the last one of its key: "
+                "set dedup_window and dedup_time to 0"
+            )
+        if self.retention_bytes:
+            raise InvalidTopic(
+                "compaction: the last record of each key is kept, whatever the size: "
+                "set retention_bytes to 0"
+            )
+        if self.partitioner not in BY_KEY:
+            raise InvalidTopic(
+                "compaction: the records of a key have to go to the same partition: "
+                f"set partitioner to one of {', '.join(BY_KEY)}"
+            )
 
 
 def valid_name(name: str) -> bool:
@@ -99,12 +133,17 @@ def settings_of(values: Mapping[str, object]) -> TopicSettings:
     return settings
 
 
-def check_growth(before: TopicSettings, after: TopicSettings) -> None:
-    """Raise :class:`InvalidTopic` if a topic would lose partitions."""
+def check_change(before: TopicSettings, after: TopicSettings) -> None:
+    """Raise :class:`InvalidTopic` if a topic would lose partitions, or change its compaction."""
     if after.partitions < before.partitions:
         raise InvalidTopic(
             f"partitions: the topic has {before.partitions}, none can be removed; "
             "records of a key would be lost"
+        )
+    if after.compaction != before.compaction:
+        raise InvalidTopic(
+            f"compaction: the topic has {before.compaction}, which is chosen when it is created; "
+            "create another topic"
         )
 
 
@@ -119,11 +158,12 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 __all__ = [
+    "COMPACTIONS",
     "DURABILITIES",
     "MOST_PARTITIONS",
     "NAMES",
     "TopicSettings",
-    "check_growth",
+    "check_change",
     "check_name",
     "settings_of",
     "valid_name",

@@ -1,7 +1,7 @@
 """Topics in a SQLite file: durable on one machine, with dense offsets.
 
 One thread writes, in group commits; readers have a connection of their own. The statements are in
-:mod:`kupool.topics.sqlite_tables`.
+:mod:`kupool.topics.sqlite_tables` and :mod:`kupool.topics.sqlite_retention`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.storage.database import Database, DatabaseClosed, DatabaseUnusable, touch
 from kupool.storage.reading import ReadOnlyDatabase
+from kupool.topics import sqlite_retention as retention
 from kupool.topics import sqlite_tables as tables
 from kupool.topics.errors import (
     TopicError,
@@ -38,41 +40,68 @@ from kupool.topics.interfaces import (
     without_stamp,
 )
 from kupool.topics.partition import Partition
-from kupool.topics.settings import TopicSettings, check_growth
+from kupool.topics.settings import TopicSettings, check_change
 
 T = TypeVar("T")
 
-#: Seconds after which records of topics with the durability ``interval`` are on the disk.
+#: Seconds until the next attempt after a failed write.
+PROBE_DELAY = 1.0
+
+#: The default of ``flush_interval``, in seconds.
 FLUSH_INTERVAL = 5.0
+
+#: The most seconds between two parts of what is dropped.
+LONGEST_PAUSE = 0.1
+
+
+class _KnownPartition(NamedTuple):
+    """The id of a partition, and the durability of its topic."""
+
+    key: int
+    durability: str
 
 
 @implementer(ITopicEngine)
 class SqliteTopics:
     """Batches in a table, appended by group commit.
 
-    ``wall`` returns seconds since the epoch. ``database`` has the schema ``topics``.
+    ``wall`` returns seconds since the epoch. ``database`` has the schema ``topics``. Records of
+    topics with the durability ``interval`` are on the disk after ``flush_interval`` seconds.
     """
 
+    name = "sqlite"
     capabilities = Capabilities(dense=True, atomic=True, persistent=True)
 
     _log = Logger()
 
-    def __init__(self, database: Database, clock: IReactorTime, wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        *,
+        flush_interval: float = FLUSH_INTERVAL,
+    ) -> None:
         self._database = database
         self._reader = ReadOnlyDatabase(database.reactor, database.path, "topics")
         self._clock = clock
         self._wall = wall
         self._topics: dict[str, tables.TopicRow] = {}
+        #: Where partitions are that were written to; forgotten when a topic changes.
+        self._places: dict[Partition, _KnownPartition] = {}
         #: Names that are being created.
         self._coming: set[str] = set()
         #: Appends that wait for the transaction under way, and whether they have to be durable.
         self._gathered: list[tuple[list[tuple[int, Append]], Deferred[list[int]]]] = []
         self._durable = False
         self._appending = False
+        self._flush_interval = flush_interval
         self._flushing: IDelayedCall | None = None
         #: The time of the retention clock at the last trim of this process.
         self._trimmed_at: float | None = None
         self._problem = ""
+        self._probing: IDelayedCall | None = None
+        self._closing = False
 
     def open(self) -> Deferred[None]:
         """Open the file and make its tables."""
@@ -121,13 +150,14 @@ class SqliteTopics:
         if topic is None:
             return fail(UnknownTopic(name))
         try:
-            check_growth(topic.settings, settings)
+            check_change(topic.settings, settings)
         except Exception as error:
             return fail(error)
 
         def changed(found: tables.TopicRow) -> None:
             if self._topics.get(name) is topic:  # it was not deleted meanwhile
                 self._topics[name] = found
+                self._places.clear()
 
         return self._write(partial(tables.change, topic=topic, settings=settings)).addCallback(
             changed
@@ -138,6 +168,7 @@ class SqliteTopics:
         topic = self._topics.pop(name, None)
         if topic is None:
             return fail(UnknownTopic(name))
+        self._places.clear()
 
         def failed(failure: Failure) -> Failure:
             self._topics.setdefault(name, topic)
@@ -152,7 +183,7 @@ class SqliteTopics:
         return done.addErrback(self._not_removed)
 
     async def _remove_all_deleted(self) -> None:
-        while await self._database.run(tables.remove_deleted):
+        while await self._database.run(tables.remove_deleted, durable=False):
             pass
 
     def _not_removed(self, failure: Failure) -> None:
@@ -164,20 +195,31 @@ class SqliteTopics:
 
     def append(self, appends: Sequence[Append]) -> Deferred[list[int]]:
         """Append batches in one transaction."""
-        try:
-            rows = [(self._key(append.partition), append) for append in appends]
-        except TopicError as error:
-            return fail(error)
+        rows = []
         for append in appends:
-            durability = self._topics[append.partition.topic].settings.durability
-            self._durable = self._durable or durability == "always"
-            if durability == "interval":
+            place = self._places.get(append.partition)
+            if place is None:
+                try:
+                    place = self._place(append.partition)
+                except TopicError as error:
+                    return fail(error)
+            rows.append((place.key, append))
+            if place.durability == "always":
+                self._durable = True
+            elif place.durability == "interval":
                 self._flush_later()
         done: Deferred[list[int]] = Deferred()
         self._gathered.append((rows, done))
         if not self._appending:
             self._append_gathered()
         return done
+
+    def _place(self, partition: Partition) -> _KnownPartition:
+        """Return where a partition is, and remember it until a topic changes."""
+        key = self._key(partition)
+        durability = self._topics[partition.topic].settings.durability
+        place = self._places[partition] = _KnownPartition(key, durability)
+        return place
 
     def _append_gathered(self) -> None:
         """Append all that was gathered while the last appends were written, in one transaction."""
@@ -195,12 +237,15 @@ class SqliteTopics:
         self._appending = False
         if self._gathered:
             self._append_gathered()
-        for place, each in enumerate(waiting):
-            outcome = outcomes if isinstance(outcomes, Failure) else outcomes[place]
-            if isinstance(outcome, Failure | TopicError):
-                each.errback(outcome)
-            else:
+        if isinstance(outcomes, Failure):
+            for each in waiting:
+                each.errback(outcomes)
+            return
+        for outcome, each in zip(outcomes, waiting, strict=True):
+            if type(outcome) is list:
                 each.callback(outcome)
+            else:
+                each.errback(outcome)
 
     def _write(self, call: Callable[[sqlite3.Connection], T], durable: bool = True) -> Deferred[T]:
         """Do some work in a transaction; a file that takes nothing is named as the problem."""
@@ -216,11 +261,19 @@ class SqliteTopics:
         if failure.check(DatabaseUnusable, DatabaseClosed, sqlite3.Error) is None:
             return failure
         self._problem = failure.getErrorMessage()
+        if self._probing is None and not self._closing:
+            self._probing = self._clock.callLater(PROBE_DELAY, self._probe)
         raise TopicsUnavailable(self._problem) from failure.value
+
+    def _probe(self) -> None:
+        """Check whether the file can be written again: nobody appends to what is not ready."""
+        self._probing = None
+        if self._problem:
+            self._write(touch).addErrback(lambda failure: failure.trap(TopicsUnavailable))
 
     def _flush_later(self) -> None:
         if self._flushing is None:
-            self._flushing = self._clock.callLater(FLUSH_INTERVAL, self._flush)
+            self._flushing = self._clock.callLater(self._flush_interval, self._flush)
 
     def _flush(self) -> None:
         self._flushing = None
@@ -288,25 +341,40 @@ class SqliteTopics:
     async def _trim(self, now: float) -> int:
         advance = 0.0 if self._trimmed_at is None else max(0.0, now - self._trimmed_at)
         self._trimmed_at = now
-        age = await self._write(partial(tables.note_age, advance=advance))
+        age = await self._write(partial(retention.note_age, advance=advance))
         dropped = 0
         for topic in list(self._topics.values()):
             for key in topic.partitions:
-                while count := await self._write(
-                    partial(tables.trim_part, key=key, settings=topic.settings, age=age)
-                ):
-                    dropped += count
+                dropped += await self._in_parts(
+                    partial(retention.trim_part, key=key, settings=topic.settings, age=age)
+                )
         return dropped
+
+    async def _in_parts(self, part: Callable[[sqlite3.Connection], int | None]) -> int:
+        """Drop batches a part at a time, until ``part`` returns None; returns how many records.
+
+        After each part it waits as long as that took: those who append have at least half of the
+        writer's time. Nothing of it is durable at once: what comes back is dropped again.
+        """
+        dropped = 0
+        while True:
+            began = self._clock.seconds()
+            count = await self._write(part, durable=False)
+            if count is None:
+                return dropped
+            dropped += count
+            pause = min(LONGEST_PAUSE, self._clock.seconds() - began)
+            if pause > 0:
+                await deferLater(self._clock, pause)
 
     def drop_below(self, partition: Partition, offset: int) -> Deferred[int]:
         """Drop the batches that end below an offset, or at it, a part at a time."""
-        return Deferred.fromCoroutine(self._drop_below(partition, offset))
-
-    async def _drop_below(self, partition: Partition, offset: int) -> int:
-        key, dropped = self._key(partition), 0
-        while count := await self._write(partial(tables.drop_part, key=key, offset=offset)):
-            dropped += count
-        return dropped
+        try:
+            key = self._key(partition)
+        except TopicError as error:
+            return fail(error)
+        part = partial(retention.drop_part, key=key, offset=offset)
+        return Deferred.fromCoroutine(self._in_parts(part))
 
     def delay(self, appends: Sequence[Append], due: int) -> Deferred[list[int]]:
         """Keep batches, and append them at a time or later."""
@@ -322,9 +390,16 @@ class SqliteTopics:
 
     async def _append_due(self, now: int) -> Mapping[Partition, int]:
         found: Counter[Partition] = Counter()
-        while appended := await self._write(partial(tables.append_due, now=now)):
-            for partition, records in appended:
+        while any(due := await self._write(partial(tables.append_due, now=now))):
+            for partition, records in due.appended:
                 found[partition] += records
+            for partition, records in due.postponed:
+                self._log.error(
+                    "{records} delayed records stay delayed by another day: partition {partition} "
+                    "has used all its offsets",
+                    records=records,
+                    partition=str(partition),
+                )
         return found
 
     def delayed(self, topic: str) -> Deferred[Sequence[DelayedBatch]]:
@@ -372,10 +447,14 @@ class SqliteTopics:
 
     def close(self) -> Deferred[None]:
         """Finish running work and close the file."""
+        self._closing = True
+        if self._probing is not None:
+            self._probing.cancel()
+            self._probing = None
         if self._flushing is not None:
             self._flushing.cancel()
             self._flush()
         return self._reader.close().addBoth(lambda _: self._database.close())
 
 
-__all__ = ["FLUSH_INTERVAL", "SqliteTopics"]
+__all__ = ["FLUSH_INTERVAL", "PROBE_DELAY", "SqliteTopics"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +18,7 @@ from kupool.topics.errors import (
 from kupool.topics.interfaces import (
     REMEMBERED,
     Append,
+    CompactionKey,
     Content,
     DelayedBatch,
     PartitionExtent,
@@ -30,10 +30,22 @@ from kupool.topics.settings import TopicSettings
 #: The bits of a position that are the offset, below the id of the partition.
 OFFSET_BITS = 43
 
-#: Batches that one transaction removes, so that those who append wait for a moment only.
-AT_ONCE = 200
+#: The offsets of a partition.
+MOST_OFFSETS = 1 << OFFSET_BITS
+
+#: Batches that one transaction removes, or delayed ones that it appends: those who append meanwhile
+#: wait for it.
+AT_ONCE = 20
+
+#: A batch that its partition cannot take stays delayed by so many milliseconds more.
+POSTPONED = 24 * 3600 * 1000
 
 _settings = msgspec.json.Decoder(TopicSettings).decode
+
+
+def positions_of(key: int) -> tuple[int, int]:
+    """Return the first position of a partition, and the one behind its last."""
+    return key << OFFSET_BITS, (key + 1) << OFFSET_BITS
 
 
 class TopicRow(NamedTuple):
@@ -104,24 +116,32 @@ def delete(connection: sqlite3.Connection, topic: TopicRow) -> None:
         connection.execute("DELETE FROM group_positions WHERE partition = ?", (key,))
         connection.execute("DELETE FROM delayed_batches WHERE partition = ?", (key,))
         connection.execute("DELETE FROM contents WHERE partition = ?", (key,))
+        connection.execute("DELETE FROM offset_gaps WHERE partition = ?", (key,))
     connection.execute("DELETE FROM partitions WHERE topic = ?", (topic.key,))
     connection.execute("DELETE FROM topics WHERE id = ?", (topic.key,))
 
 
 def remove_deleted(connection: sqlite3.Connection) -> bool:
     """Remove some batches of a deleted topic; returns whether there may be more."""
-    row = connection.execute("SELECT min(id) FROM deleted_partitions").fetchone()
-    if row[0] is None:
+    (key,) = connection.execute("SELECT min(id) FROM deleted_partitions").fetchone()
+    if key is None:
         return False
-    first, end = _range(row[0])
+    first, end = positions_of(key)
+    for table in ("batches", "replaced_batches", "ages"):
+        removed = connection.execute(
+            f"DELETE FROM {table} WHERE position IN (SELECT position FROM {table} "
+            "WHERE position >= ? AND position < ? ORDER BY position LIMIT ?)",
+            (first, end, AT_ONCE),
+        ).rowcount
+        if removed == AT_ONCE:
+            return True
     removed = connection.execute(
-        "DELETE FROM batches WHERE position IN (SELECT position FROM batches "
-        "WHERE position >= ? AND position < ? ORDER BY position LIMIT ?)",
-        (first, end, AT_ONCE),
+        "DELETE FROM newest_of_keys WHERE partition = ? AND hash IN "
+        "(SELECT hash FROM newest_of_keys WHERE partition = ? LIMIT ?)",
+        (key, key, AT_ONCE),
     ).rowcount
     if removed < AT_ONCE:
-        connection.execute("DELETE FROM ages WHERE position >= ? AND position < ?", (first, end))
-        connection.execute("DELETE FROM deleted_partitions WHERE id = ?", (row[0],))
+        connection.execute("DELETE FROM deleted_partitions WHERE id = ?", (key,))
     return True
 
 
@@ -137,11 +157,14 @@ class _Ends:
 
     def append(self, key: int, append: Append) -> int:
         """Return the offset that a batch gets; raises :class:`TopicError` if it gets none."""
-        base, size, at = self._ends.get(key) or self._read(key, append.partition)
-        if base + append.records > 1 << OFFSET_BITS:
-            raise PartitionFull(*append.partition)
-        self._ends[key] = (base + append.records, size + len(append.body), at)
-        self._batches.append(((key << OFFSET_BITS) + base, append.records, at, append.body))
+        partition, records, body, *_, at = append
+        base, size, newest_at = self._ends.get(key) or self._read(key, partition)
+        at = max(newest_at, self._now if at is None else at)
+        following = base + records
+        if following > MOST_OFFSETS:
+            raise PartitionFull(*partition)
+        self._ends[key] = (following, size + len(body), at)
+        self._batches.append(((key << OFFSET_BITS) + base, records, at, body))
         return base
 
     def _read(self, key: int, partition: Partition) -> tuple[int, int, int]:
@@ -150,12 +173,12 @@ class _Ends:
         ).fetchone()
         if row is None:
             raise UnknownTopic(partition.topic)
-        return row[0], 0, max(row[1], self._now)
+        return row[0], 0, row[1]
 
     def end(self, key: int, partition: Partition) -> tuple[int, int]:
         """Return the next offset of a partition, and the time that a batch there gets now."""
-        following, _, at = self._ends.get(key) or self._read(key, partition)
-        return following, at
+        following, _, newest_at = self._ends.get(key) or self._read(key, partition)
+        return following, max(newest_at, self._now)
 
     def mark(self) -> tuple[dict[int, tuple[int, int, int]], int]:
         """Return the state, for :meth:`back_to`."""
@@ -200,8 +223,10 @@ def append(
 def _append_order(
     connection: sqlite3.Connection, ends: _Ends, rows: Sequence[tuple[int, Append]]
 ) -> list[int]:
-    if len(rows) == 1 and rows[0][1].stamp is None and rows[0][1].content is None:
-        return [ends.append(*rows[0])]
+    if len(rows) == 1:
+        key, one = rows[0]
+        if one.stamp is None and one.content is None and one.key is None:
+            return [ends.append(key, one)]
     mark = ends.mark()
     connection.execute("SAVEPOINT one")
     try:
@@ -227,7 +252,25 @@ def _append_once(connection: sqlite3.Connection, ends: _Ends, key: int, append: 
         _remember(connection, key, append, base)
     if known is None and append.content is not None:
         _remember_content(connection, ends, key, append)
+    if known is None and append.key is not None:
+        _replace_key(connection, key, append.key, base)
     return base
+
+
+def _replace_key(
+    connection: sqlite3.Connection, key: int, compaction: CompactionKey, base: int
+) -> None:
+    """Note that a batch that was just appended is the last one of its key."""
+    connection.execute(
+        "INSERT OR IGNORE INTO replaced_batches (position) SELECT (partition << ?) + base "
+        "FROM newest_of_keys WHERE partition = ? AND hash = ?",
+        (OFFSET_BITS, key, compaction.hash),
+    )
+    connection.execute(
+        "INSERT OR REPLACE INTO newest_of_keys (partition, hash, base, passing) "
+        "VALUES (?, ?, ?, ?)",
+        (key, compaction.hash, base, compaction.passing),
+    )
 
 
 def _with_content(
@@ -312,35 +355,54 @@ def delay(
     """Keep batches until they are due; returns their ids."""
     found = []
     for key, append in rows:
+        compaction = append.key or (None, None)
         cursor = connection.execute(
-            "INSERT INTO delayed_batches (due, partition, count, body) VALUES (?, ?, ?, ?)",
-            (due, key, append.records, append.body),
+            "INSERT INTO delayed_batches (due, partition, count, body, hash, passing) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (due, key, append.records, append.body, *compaction),
         )
         assert cursor.lastrowid is not None
         found.append(cursor.lastrowid)
     return found
 
 
-def append_due(connection: sqlite3.Connection, now: int) -> list[tuple[Partition, int]]:
-    """Append some of the batches that are due; returns the partition and the records of each."""
+class Due(NamedTuple):
+    """Delayed batches that were due: the partition and the records of each that was appended, and
+    of each that its partition cannot take. Without any, nothing was due.
+    """
+
+    appended: list[tuple[Partition, int]]
+    postponed: list[tuple[Partition, int]]
+
+
+def append_due(connection: sqlite3.Connection, now: int) -> Due:
+    """Append some of the batches that are due; one that cannot be appended keeps no other away."""
     rows = connection.execute(
-        "SELECT delayed_batches.id, partitions.id, topics.name, partitions.number, count, body "
-        "FROM delayed_batches JOIN partitions ON partitions.id = delayed_batches.partition "
+        "SELECT delayed_batches.id, partitions.id, topics.name, partitions.number, count, body, "
+        "hash, passing FROM delayed_batches "
+        "JOIN partitions ON partitions.id = delayed_batches.partition "
         "JOIN topics ON topics.id = partitions.topic WHERE due <= ? "
         "ORDER BY due, delayed_batches.id LIMIT ?",
         (now, AT_ONCE),
     ).fetchall()
     ends = _Ends(connection, now)
-    found = []
-    for _, key, name, number, records, body in rows:
+    due = Due([], [])
+    done, postponed = [], []
+    for delay_id, key, name, number, records, body, digest, passing in rows:
         partition = Partition(name, number)
-        ends.append(key, Append(partition, records, body))
-        found.append((partition, records))
+        compaction = None if digest is None else CompactionKey(digest, bool(passing))
+        try:
+            _append_once(connection, ends, key, Append(partition, records, body, key=compaction))
+        except PartitionFull:
+            due.postponed.append((partition, records))
+            postponed.append((now + POSTPONED, delay_id))
+            continue
+        due.appended.append((partition, records))
+        done.append((delay_id,))
     ends.write()
-    connection.executemany(
-        "DELETE FROM delayed_batches WHERE id = ?", [(delay_id,) for delay_id, *_ in rows]
-    )
-    return found
+    connection.executemany("DELETE FROM delayed_batches WHERE id = ?", done)
+    connection.executemany("UPDATE delayed_batches SET due = ? WHERE id = ?", postponed)
+    return due
 
 
 def delayed(connection: sqlite3.Connection, topic: TopicRow) -> list[DelayedBatch]:
@@ -372,7 +434,7 @@ def read(
     connection: sqlite3.Connection, partition: Partition, key: int, *, offset: int, max_bytes: int
 ) -> list[StoredBatch]:
     """Return the batch that holds an offset, and those behind it; see the interface."""
-    first, end = _range(key)
+    first, end = positions_of(key)
     found: list[StoredBatch] = []
     connection.execute("BEGIN")
     try:
@@ -385,16 +447,17 @@ def read(
             "SELECT max(position) FROM batches WHERE position >= ? AND position <= ?",
             (first, first + offset),
         ).fetchone()
+        # Compaction may have dropped the batch of the offset: then the one before it ends below.
         rows = connection.execute(
-            "SELECT position, count, appended_at, body FROM batches "
-            "WHERE position >= ? AND position < ? ORDER BY position",
-            (first + offset if start is None else start, end),
+            "SELECT position - ?, count, appended_at, body FROM batches "
+            "WHERE position >= ? AND position < ? AND position + count > ? ORDER BY position",
+            (first, first + offset if start is None else start, end, first + offset),
         )
-        for position, count, at, body in rows:
-            max_bytes -= len(body)
+        for row in rows:
+            max_bytes -= len(row[3])
             if max_bytes < 0 and found:
                 break
-            found.append(StoredBatch(position - first, count, at, body))
+            found.append(StoredBatch._make(row))
         return found
     finally:
         connection.execute("COMMIT")
@@ -413,7 +476,7 @@ def find(connection: sqlite3.Connection, partition: Partition, key: int, *, at: 
 
     Times never go back in a partition, so that halving finds it without an index.
     """
-    first, end = _range(key)
+    first, end = positions_of(key)
     low, high = _extent(connection, partition.topic, key)
     while low < high:
         middle = (low + high) // 2
@@ -441,81 +504,6 @@ def extents(connection: sqlite3.Connection, topic: TopicRow) -> list[PartitionEx
     if not rows:
         raise UnknownTopic(topic.name)
     return [PartitionExtent(*row) for row in rows]
-
-
-def note_age(connection: sqlite3.Connection, advance: float) -> float:
-    """Advance the clock of ages, and note its time for the newest batches; returns the time."""
-    connection.execute(
-        "INSERT INTO age_clock (only_row, seconds) VALUES (1, ?) "
-        "ON CONFLICT (only_row) DO UPDATE SET seconds = seconds + excluded.seconds",
-        (advance,),
-    )
-    (seconds,) = connection.execute("SELECT seconds FROM age_clock").fetchone()
-    connection.execute(
-        "INSERT INTO ages (position, seconds) SELECT newest, ? FROM (SELECT (SELECT max(position) "
-        "FROM batches WHERE position >= id << ? AND position < (id + 1) << ?) AS newest "
-        "FROM partitions) WHERE newest IS NOT NULL ON CONFLICT (position) DO NOTHING",
-        (seconds, OFFSET_BITS, OFFSET_BITS),
-    )
-    return float(seconds)
-
-
-def trim_part(connection: sqlite3.Connection, key: int, settings: TopicSettings, age: float) -> int:
-    """Drop some of the oldest batches of a partition that are due; returns how many records.
-
-    ``age`` is the time of the clock of ages. The newest batch stays.
-    """
-    first, end = _range(key)
-    row = connection.execute("SELECT bytes FROM partitions WHERE id = ?", (key,)).fetchone()
-    if row is None:
-        return 0  # the topic was deleted meanwhile
-    before = age - settings.retention_time if settings.retention_time else -inf
-    (old,) = connection.execute(
-        "SELECT max(position) FROM ages WHERE position >= ? AND position < ? AND seconds <= ?",
-        (first, end, before),
-    ).fetchone()
-    excess = row[0] - settings.retention_bytes if settings.retention_bytes else 0
-    oldest = connection.execute(
-        "SELECT position, count, length(body) FROM batches WHERE position >= ? AND position < ? "
-        "ORDER BY position LIMIT ?",
-        (first, end, AT_ONCE + 1),
-    ).fetchall()
-    records = size = 0
-    last = None
-    for position, count, length in oldest[:-1]:
-        if (old is None or position > old) and size >= excess:
-            break
-        records, size, last = records + count, size + length, position
-    if last is None:
-        return 0
-    _drop(connection, key, upto=last, size=size)
-    return records
-
-
-def drop_part(connection: sqlite3.Connection, key: int, offset: int) -> int:
-    """Drop some of the batches that end below an offset, or at it; returns how many records."""
-    first, end = _range(key)
-    due = connection.execute(
-        "SELECT position, count, length(body) FROM batches WHERE position >= ? AND position < ? "
-        "AND position + count <= ? ORDER BY position LIMIT ?",
-        (first, min(end, first + offset), first + offset, AT_ONCE),
-    ).fetchall()
-    if not due:
-        return 0
-    _drop(connection, key, upto=due[-1][0], size=sum(size for _, _, size in due))
-    return sum(count for _, count, _ in due)
-
-
-def _drop(connection: sqlite3.Connection, key: int, *, upto: int, size: int) -> None:
-    """Drop the batches of a partition up to a position, which are of this size."""
-    first, end = _range(key)
-    connection.execute("DELETE FROM batches WHERE position >= ? AND position <= ?", (first, upto))
-    connection.execute("DELETE FROM ages WHERE position >= ? AND position < ?", (first, upto))
-    connection.execute(
-        "UPDATE partitions SET bytes = bytes - ?, low = coalesce((SELECT min(position) - ? "
-        "FROM batches WHERE position > ? AND position < ?), next) WHERE id = ?",
-        (size, first, upto, end, key),
-    )
 
 
 def commit(connection: sqlite3.Connection, rows: Sequence[tuple[str, int, int]]) -> None:
@@ -557,8 +545,3 @@ def groups(connection: sqlite3.Connection) -> list[str]:
 def forget_group(connection: sqlite3.Connection, group: str) -> None:
     """Forget the offsets that a group has saved."""
     connection.execute("DELETE FROM group_positions WHERE group_name = ?", (group,))
-
-
-def _range(key: int) -> tuple[int, int]:
-    """Return the first position of a partition, and the one behind its last."""
-    return key << OFFSET_BITS, (key + 1) << OFFSET_BITS

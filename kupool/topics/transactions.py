@@ -14,6 +14,7 @@ have transactions; others say that they have not.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,9 +35,12 @@ from kupool.topics.service import Topics, Writing, Written
 
 @dataclass(frozen=True)
 class TransactionLimits:
-    """The most transactions at once, the records and bytes of one, and its seconds."""
+    """The most transactions at once, of all and of one owner, the records and bytes of one, and
+    its seconds.
+    """
 
     transactions: int = 1000
+    of_owner: int = 100
     records: int = 10_000
     size: int = 16 * 1024 * 1024
     timeout: float = 60.0
@@ -45,7 +49,8 @@ class TransactionLimits:
 class _Transaction:
     """What was added so far."""
 
-    def __init__(self, timer: IDelayedCall) -> None:
+    def __init__(self, owner: str, timer: IDelayedCall) -> None:
+        self.owner = owner
         self.timer = timer
         self.writings: list[Writing] = []
         self.records = self.size = 0
@@ -62,13 +67,20 @@ class TopicTransactions:
         self._limits = limits
         self._open: dict[int, _Transaction] = {}
         self._begun = 0
+        #: How many each owner has.
+        self._owned = Counter[str]()
 
     def __len__(self) -> int:
         """Return the number of transactions under way."""
         return len(self._open)
 
-    def begin(self) -> int:
-        """Begin a transaction; returns its id.
+    @property
+    def timeout(self) -> float:
+        """Seconds after which a transaction is aborted."""
+        return self._limits.timeout
+
+    def begin(self, owner: str = "") -> int:
+        """Begin a transaction; returns its id. Each ``owner`` may have a limited number.
 
         Raises :class:`TransactionsUnsupported` or :class:`TooManyTransactions`.
         """
@@ -76,9 +88,12 @@ class TopicTransactions:
             raise TransactionsUnsupported()
         if len(self._open) >= self._limits.transactions:
             raise TooManyTransactions(self._limits.transactions)
+        if self._owned[owner] >= self._limits.of_owner:
+            raise TooManyTransactions(self._limits.of_owner)
+        self._owned[owner] += 1
         self._begun += 1
         timer = self._clock.callLater(self._limits.timeout, self._expired, self._begun)
-        self._open[self._begun] = _Transaction(timer)
+        self._open[self._begun] = _Transaction(owner, timer)
         return self._begun
 
     def add(
@@ -130,6 +145,9 @@ class TopicTransactions:
     def _end(self, transaction: int) -> _Transaction:
         found = self._of(transaction)
         del self._open[transaction]
+        self._owned[found.owner] -= 1
+        if not self._owned[found.owner]:
+            del self._owned[found.owner]
         if found.timer.active():
             found.timer.cancel()
         return found

@@ -22,7 +22,7 @@ from kupool.accounts.web_tokens import BadToken, WebIdentity, WebTokens
 from kupool.permissions.offered import OFFERED, Offered
 from kupool.permissions.roles import ADMIN, ANONYMOUS, OPERATOR, includes
 from kupool.permissions.table import PermissionTable
-from kupool.web.answers import ApiError, ApiResource, Handler, header
+from kupool.web.answers import MAX_BODY, ApiError, ApiResource, Handler, header
 from kupool.web.control import KnownHosts, host_of
 from kupool.web.upgrade import Origins
 
@@ -86,14 +86,17 @@ class WebAccess:
             local=False,
         )
 
-    def resource(self, path: str, handlers: Mapping[bytes, Handler]) -> ApiResource:
+    def resource(
+        self, path: str, handlers: Mapping[bytes, Handler], *, most_body: int = MAX_BODY
+    ) -> ApiResource:
         """Return the resource of a route whose methods are for those who may use them.
 
         An open method of the table admits everybody by itself. Raises :class:`KeyError` for a
         method or a path that the table lacks.
         """
         return ApiResource(
-            {method: self._guarded(path, method, handlers[method]) for method in handlers}
+            {method: self._guarded(path, method, handlers[method]) for method in handlers},
+            most_body=most_body,
         )
 
     def _guarded(self, path: str, method: bytes, handler: Handler) -> Handler:

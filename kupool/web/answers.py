@@ -14,7 +14,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from kupool.incidents import report
 from kupool.printable import printable_json
 
-#: The largest body of a request, in bytes.
+#: The largest body of a request in bytes, unless a route takes larger ones.
 MAX_BODY = 65536
 
 JSON = b"application/json"
@@ -62,12 +62,16 @@ def headers(length: int) -> dict[bytes, bytes]:
 
 
 class ApiResource(Resource):
-    """A path of the API, with a handler for each method; GET answers HEAD too."""
+    """A path of the API, with a handler for each method; GET answers HEAD too.
+
+    ``most_body`` is the largest body of a request, in bytes.
+    """
 
     _log = Logger()
 
-    def __init__(self, handlers: Mapping[bytes, Handler]) -> None:
+    def __init__(self, handlers: Mapping[bytes, Handler], *, most_body: int = MAX_BODY) -> None:
         Resource.__init__(self)
+        self.most_body = most_body
         self._handlers = dict(handlers)
         if b"GET" in self._handlers:
             self._handlers[b"HEAD"] = self._handlers[b"GET"]

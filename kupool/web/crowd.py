@@ -20,6 +20,10 @@ OPERATORS = 10
 RESERVED = 20
 
 
+#: Bodies of more than 64 KiB that are in memory at once, and those of one address.
+LARGE_BODIES = 32
+LARGE_BODIES_PER_IP = 8
+
 #: Seconds that a connection has for its request before it may be closed for another one. Otherwise
 #: some connections of a burst would never get to send it.
 PATIENCE = 0.25
@@ -33,6 +37,8 @@ class HttpLimits:
     longest for a request; those that never sent a request go first. ``max_requests`` limits the
     requests that are answered at the same time, except ``/health`` and ``/ready``, and
     ``max_requests_per_ip`` those of one address, unless it is in ``shared_hosts``.
+    ``max_polls`` limits the requests that wait for something to happen, and ``max_polls_per_ip``
+    those of one address; they do not count towards the limits above while they wait.
     ``max_websockets`` limits the WebSockets, which also count as connections of the pool; an open
     WebSocket is not an HTTP connection. ``request_timeout`` is the time for a whole request, from
     the start of the connection or the answer before. ``ping_interval`` is that of WebSockets.
@@ -42,6 +48,8 @@ class HttpLimits:
     max_requests: int = 200
     max_requests_per_ip: int = 50
     shared_hosts: Container[str] = ()
+    max_polls: int = 500
+    max_polls_per_ip: int = 100
     max_websockets: int = 5000
     request_timeout: float = 30.0
     ping_interval: float = 30.0
@@ -53,6 +61,13 @@ class HttpLimits:
             return self.max_requests
         most = max(1, self.max_connections - min(RESERVED, self.max_connections // 2))
         return min(self.max_requests or most, most)
+
+    @property
+    def polls(self) -> int:
+        """The most requests that wait at once, so that connections are left for others."""
+        if not self.max_connections:
+            return self.max_polls
+        return min(self.max_polls, max(1, (self.max_connections - self.requests) // 2))
 
     @property
     def operator_requests(self) -> int:
@@ -82,6 +97,8 @@ class Crowd:
         self._busy: set[Guest] = set()
         self._requests = 0
         self._of_networks = Counter[str]()
+        self._polls = Counter[str]()
+        self._large = Counter[str]()
 
     def __len__(self) -> int:
         return len(self._silent) + len(self._idle) + len(self._busy)
@@ -155,11 +172,67 @@ class Crowd:
 
     def end_request(self, host: str) -> None:
         """Count a request as answered."""
-        network = network_of(host)
         self._requests -= 1
-        self._of_networks[network] -= 1
-        if not self._of_networks[network]:
-            del self._of_networks[network]
+        _subtract(self._of_networks, network_of(host))
+
+    def begin_poll(self, host: str) -> bool:
+        """Count a request as waiting, and no more as one to be answered; False if too many wait."""
+        limits, network = self._limits, network_of(host)
+        if self._polls.total() >= limits.polls:
+            self._refusals.note("HTTP requests that wait, too many at once", host)
+            return False
+        most = limits.max_polls_per_ip
+        if most and self._polls[network] >= most and host not in limits.shared_hosts:
+            self._refusals.note("HTTP requests that wait, too many at once of one address", host)
+            return False
+        self._polls[network] += 1
+        self.end_request(host)
+        return True
+
+    def end_poll(self, host: str) -> None:
+        """Count a request that waited as answered."""
+        _subtract(self._polls, network_of(host))
+
+    def take_large(self, host: str) -> bool:
+        """Count a large body that is read into memory; False if there are too many."""
+        network = network_of(host)
+        few = self._large[network] < LARGE_BODIES_PER_IP or host in self._limits.shared_hosts
+        if self._large.total() >= LARGE_BODIES or not few:
+            self._refusals.note("HTTP requests, too many large ones at once", host)
+            return False
+        self._large[network] += 1
+        return True
+
+    def end_large(self, host: str) -> None:
+        """Count a large body as forgotten."""
+        _subtract(self._large, network_of(host))
 
 
-__all__ = ["Crowd", "Guest", "HttpLimits"]
+class RequestPlace:
+    """The place of one request in the crowd; it may wait for something to happen."""
+
+    def __init__(self, crowd: Crowd, host: str) -> None:
+        self._crowd = crowd
+        self._host = host
+        self._waits = False
+
+    def wait(self) -> bool:
+        """Count the request as one that waits; False if too many wait."""
+        self._waits = self._waits or self._crowd.begin_poll(self._host)
+        return self._waits
+
+    def leave(self) -> None:
+        """Count the request as answered."""
+        if self._waits:
+            self._crowd.end_poll(self._host)
+        else:
+            self._crowd.end_request(self._host)
+
+
+def _subtract(counts: Counter[str], network: str) -> None:
+    counts[network] -= 1
+    if not counts[network]:
+        del counts[network]
+
+
+__all__ = ["Crowd", "Guest", "HttpLimits", "RequestPlace"]

@@ -33,7 +33,7 @@ from kupool.web.answers import (
 )
 from kupool.web.bans import BanPages
 from kupool.web.control import JobControl, KnownHosts
-from kupool.web.crowd import Crowd, HttpLimits
+from kupool.web.crowd import Crowd, HttpLimits, RequestPlace
 from kupool.web.queries import show_time
 from kupool.web.statistics import Statistics
 from kupool.web.upgrade import PATH, Elsewhere, Origins, Upgrade, wants_websocket
@@ -52,19 +52,20 @@ class _Channel(HTTPChannel):
     """An HTTP connection, which is counted and has a time limit for each request."""
 
     transport: Any
+    site: Any
     callLater: Any
     loseConnection: Any
 
     def __init__(self, crowd: Crowd) -> None:
         HTTPChannel.__init__(self)
-        self._crowd = crowd
+        self.crowd = crowd
         self._began = self._heard = self._overdue = False
         self._cut: IDelayedCall | None = None
         self._successor: IProtocol | None = None
 
     def connectionMade(self) -> None:
         HTTPChannel.connectionMade(self)
-        self._crowd.enter(self)
+        self.crowd.enter(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.left()
@@ -73,13 +74,18 @@ class _Channel(HTTPChannel):
             cut.cancel()
         HTTPChannel.connectionLost(self, reason)
 
+    @property
+    def host(self) -> str:
+        """The address of the peer; empty for a local socket."""
+        return str(getattr(self.transport.getPeer(), "host", None) or "")
+
     def make_room(self) -> None:
         """Close at once."""
         self.transport.abortConnection()
 
     def left(self, successor: IProtocol | None = None) -> None:
         """The connection is no longer HTTP; ``successor`` gets the data that was read already."""
-        self._crowd.leave(self)
+        self.crowd.leave(self)
         self._successor = successor
 
     def rawDataReceived(self, data: bytes) -> None:
@@ -98,13 +104,20 @@ class _Channel(HTTPChannel):
             self.transport.write(close_message(framing, NOT_THE_POOL))
             self.loseConnection()
 
+    def lineReceived(self, line: bytes) -> None:
+        before = len(self.requests)
+        HTTPChannel.lineReceived(self, line)
+        if len(self.requests) > before:  # it was the first line of a request
+            target = line.split(b" ")[1:2] or [b""]
+            self.requests[-1].expect(self.site.most_body(target[0].partition(b"?")[0]))
+
     def allContentReceived(self) -> None:
         self._overdue = False
-        self._crowd.begins(self)
+        self.crowd.begins(self)
         HTTPChannel.allContentReceived(self)
 
     def requestDone(self, request: Request) -> None:
-        self._crowd.ends(self)
+        self.crowd.ends(self)
         HTTPChannel.requestDone(self, request)
 
     def resetTimeout(self) -> None:
@@ -118,7 +131,7 @@ class _Channel(HTTPChannel):
     def _timed_out(self) -> None:
         if self._overdue and self._heard:
             self.timeoutConnection()  # perhaps there is more
-        elif self._overdue and self._crowd.waits(self):
+        elif self._overdue and self.crowd.waits(self):
             self.loseConnection()
             self._cut = self.callLater(CUT, self.make_room)
 
@@ -130,27 +143,34 @@ def _framing_of_the_pool(data: bytes) -> Framing | None:
 
 
 class _Request(Request):
-    """A request whose body is kept in memory, because it is small."""
+    """A request whose body is kept in memory, because it is small, or one of few."""
 
     _refused = False
+    _most_body = MAX_BODY
+    _is_large = False
 
     #: The visitor, once that is known.
     identity: WebIdentity = NOBODY
 
+    #: The place among those that are answered, once it has one.
+    place: RequestPlace | None = None
+
+    def expect(self, most_body: int) -> None:
+        """Set the largest body that the request may have."""
+        self._most_body = most_body
+
     def gotLength(self, length: int | None) -> None:
         """Refuse a body whose announced length is too large."""
         self.content = BytesIO()
-        if length is not None and length > MAX_BODY:
-            self._refuse()
+        if length is not None:
+            self._check(length)
 
     def handleContentChunk(self, data: bytes) -> None:
         """Store a part of the body, unless the body becomes too large."""
         if self._refused:
             return
         assert self.content is not None
-        if self.content.tell() + len(data) > MAX_BODY:
-            self._refuse()
-        else:
+        if self._check(self.content.tell() + len(data)):
             self.content.write(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -158,10 +178,24 @@ class _Request(Request):
         if not self._refused:
             Request.requestReceived(self, command, path, version)
 
-    def _refuse(self) -> None:
+    def _check(self, size: int) -> bool:
+        """Return whether a body may have this size; otherwise answer that it may not."""
+        if size > self._most_body:
+            self._refuse(b"413 Content Too Large", f"body: larger than {self._most_body} bytes")
+        elif size > MAX_BODY and not self._is_large:
+            channel: Any = self.channel
+            crowd, host = channel.crowd, channel.host
+            self._is_large = crowd.take_large(host)
+            if self._is_large:
+                self.notifyFinish().addBoth(lambda _: crowd.end_large(host))
+            else:
+                self._refuse(b"503 Service Unavailable", "too many large requests")
+        return not self._refused
+
+    def _refuse(self, status: bytes, text: str) -> None:
         self._refused = True
-        body = encode({"error": f"body: larger than {MAX_BODY} bytes"})
-        lines = [b"HTTP/1.1 413 Content Too Large", b"Connection: close"]
+        body = encode({"error": text})
+        lines = [b"HTTP/1.1 " + status, b"Connection: close"]
         lines += [b"%b: %b" % header for header in headers(len(body)).items()]
         self.channel.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
         self.channel.loseConnection()
@@ -183,9 +217,11 @@ class ApiSite(Site):
         refusals: Refusals,
         access: WebAccess,
         always: Collection[IResource] = (),
+        bodies: Mapping[bytes, int] | None = None,
         websocket: bool = False,
     ) -> None:
-        """``access`` decides who may use the API. ``always`` are the resources that are answered
+        """``access`` decides who may use the API. ``bodies`` has the largest body of those paths
+        that take larger ones than others. ``always`` are the resources that are answered
         whatever the number of requests; ``websocket`` says whether there is one.
         """
         Site.__init__(
@@ -201,6 +237,11 @@ class ApiSite(Site):
         self._access = access
         self._always = frozenset(always)
         self._has_websocket = websocket
+        self._bodies = dict(bodies or {})
+
+    def most_body(self, path: bytes) -> int:
+        """Return the largest body that a request to a path may have, in bytes."""
+        return self._bodies.get(path, MAX_BODY)
 
     @property
     def connections(self) -> int:
@@ -229,7 +270,8 @@ class ApiSite(Site):
             peer = self._access.peer(request)
             if not self._crowd.take_request(peer, lambda: self._access.is_operator(request)):
                 return Busy(self.reactor)
-            request.notifyFinish().addBoth(lambda result: self._crowd.end_request(peer))
+            request.place = place = RequestPlace(self._crowd, peer)
+            request.notifyFinish().addBoth(lambda result: place.leave())
         return resource
 
     def startFactory(self) -> None:
@@ -347,6 +389,11 @@ def make_site(
         refusals=refusals,
         access=access,
         always=[routes["/health"], routes["/ready"]],
+        bodies={
+            path.encode(): route.most_body
+            for path, route in routes.items()
+            if getattr(route, "most_body", 0) > MAX_BODY
+        },
         websocket=manager is not None,
     )
 

@@ -5,6 +5,9 @@ A batch is ``{"v":1,"batch":ID,"at":MS,"usernames":[...],"job_ids":[...],
 index. All were accepted in the same UTC minute, that of ``at``, which is in milliseconds
 since the epoch. The id is unique: a batch that arrives twice is counted once.
 
+Two more columns are optional: ``"sessions":[...]`` has the id of each submission's session, and
+``"peers":[...]`` the address that it came from. A reader of an earlier release ignores them.
+
 A batch without submissions is a note: ``"jobs_until":ID`` says that jobs up to this id may
 have been given out. It does not affect counts.
 """
@@ -30,7 +33,10 @@ class Rejection(NamedTuple):
 
 
 class Batch(msgspec.Struct, gc=False, omit_defaults=True):
-    """A batch of accepted submissions; usernames are as they were authorized."""
+    """A batch of accepted submissions; usernames are as they were authorized.
+
+    ``sessions`` and ``peers`` are empty where they are not known.
+    """
 
     v: int
     batch: str
@@ -39,6 +45,8 @@ class Batch(msgspec.Struct, gc=False, omit_defaults=True):
     job_ids: list[int]
     client_nonces: list[str]
     jobs_until: int = 0
+    sessions: list[str] = []
+    peers: list[str] = []
 
 
 class BatchHead(msgspec.Struct, gc=False):
@@ -72,7 +80,9 @@ def encode_batch(batch: Batch) -> bytes:
 def decode_batch(body: bytes) -> Batch:
     """Return the batch in ``body``; raises :class:`PoisonBatch`."""
     batch = _decode(_decoder, body)
-    if not len(batch.usernames) == len(batch.job_ids) == len(batch.client_nonces):
+    count = len(batch.usernames)
+    same = count == len(batch.job_ids) == len(batch.client_nonces)
+    if not same or any(len(each) not in (0, count) for each in (batch.sessions, batch.peers)):
         raise PoisonBatch("the columns of the batch have different lengths")
     return batch
 

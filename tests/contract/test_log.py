@@ -18,11 +18,13 @@ from zope.interface.verify import verifyObject
 
 from kupool.log import (
     DeliveredEntry,
+    Entry,
     Epoch,
     Extent,
     IConsumer,
     Identity,
     ILog,
+    ILogReader,
     ISubscription,
     LogStatus,
     LogUnavailable,
@@ -252,6 +254,82 @@ class LogContract:
         """Return (entry id, reason, deliveries) of the dead letters."""
         raise NotImplementedError
 
+    async def reader(self, log: Any) -> Any:
+        reader = log.reader()
+        await reader.open()
+        self.addCleanup(reader.close)  # type: ignore[attr-defined]
+        return reader
+
+    async def read_all(self, reader: Any, max_bytes: int) -> list[Entry]:
+        """Return all entries, read in parts of so many bytes."""
+        found: list[Entry] = []
+        position = 0
+        while entries := await reader.read(position, max_bytes):
+            found += entries
+            position = entries[-1].position
+        return found
+
+    async def test_reader(self) -> None:
+        """Q-03, Q-07: a reader beside the log sees what is durable, in parts of some bytes."""
+        log = await self.open_log()
+        reader = await self.reader(log)
+        verifyObject(ILogReader, reader)
+        self.assertEqual(list(await reader.read(0, 1000)), [])
+        ids = await self.fill(log, 25)
+        entries = await self.read_all(reader, 1_000_000)
+        self.assertEqual([e.entry_id for e in entries], ids)
+        self.assertEqual([e.body for e in entries], [b"body of " + i.encode() for i in ids])
+        self.assertEqual({e.appended_at for e in entries}, {self.now})
+        for max_bytes in (0, 1, 25, 30):
+            self.assertEqual(await self.read_all(reader, max_bytes), entries)
+        self.assertEqual(list(await reader.read(0, 0)), entries[:1])
+        self.assertEqual(list(await reader.read(entries[3].position, 20)), entries[4:6])
+
+    async def test_bounds(self) -> None:
+        """Q-04, Q-26: a reader knows from where to where there is something."""
+        log = await self.open_log()
+        reader = await self.reader(log)
+        first, last, _ = await reader.bounds()
+        self.assertEqual(first, last + 1)
+        await self.fill(log, 5)
+        positions = [entry.position for entry in await self.read_all(reader, 1000)]
+        bounds = await reader.bounds()
+        self.assertEqual((bounds.first, bounds.last), (positions[0], positions[-1]))
+        self.assertGreaterEqual(bounds.size, 0)
+
+    async def test_find(self) -> None:
+        """Q-17: the first entry appended at a time or later; behind the last, what comes next."""
+        log = await self.open_log()
+        reader = await self.reader(log)
+        empty = await reader.bounds()
+        self.assertEqual(await reader.find(self.now), empty.last + 1)
+        begun = self.now
+        for n in range(9):
+            self.now = begun + n // 3 * 10
+            await self.fill(log, 1, n)
+        positions = [entry.position for entry in await self.read_all(reader, 1000)]
+        found = [await reader.find(begun + seconds) for seconds in (-1, 0, 1, 10, 20)]
+        self.assertEqual(found, [positions[n] for n in (0, 0, 3, 3, 6)])
+        self.assertEqual(await reader.find(begun + 21), positions[-1] + 1)
+
+    async def test_those_who_watch_are_told(self) -> None:
+        """Q-04: soon after an entry is durable, whether somebody consumes the log or not."""
+        log = await self.open_log()
+        reader = await self.reader(log)
+        told: list[int] = []
+
+        async def look() -> None:
+            told.append(len(await self.read_all(reader, 1000)))
+
+        reader.watch(lambda: Deferred.fromCoroutine(look()))
+        await self.fill(log, 2)
+        await self.until(lambda: 2 in told)
+        await self.follow(log)
+        await self.fill(log, 1, 2)
+        await self.until(lambda: 3 in told)
+        await reader.close()
+        await self.quiet()  # the last look ends
+
     async def test_trim_by_age(self) -> None:
         """K-76: only what is acknowledged and old goes, by the clock that is given."""
         log = await self.open_log()
@@ -383,6 +461,24 @@ class LocalLogContract(LogContract):
             await self.until(lambda last=ids[-1]: last in consumer.ids)  # type: ignore[misc]
         await consumer.subscription.stop()
         self.assertEqual([name for name in consumer.ids if name != "given up"], ids)
+
+    async def test_bounds_of_a_trimmed_log(self) -> None:
+        """Q-04: what was dropped, and what an epoch leaves out, is not there."""
+        log = await self.open_log()
+        reader = await self.reader(log)
+        await log.identify(Identity("pool", (Epoch("one", 0), Epoch("two", 70))))
+        self.assertEqual((await reader.bounds())[:2], (71, 70))
+        for n in range(5):
+            await log.append(f"e{n}", b"x" * 10_000)
+        self.assertEqual((await reader.bounds())[:2], (71, 75))
+        self.assertGreaterEqual((await reader.bounds()).size, 50_000)
+        consumer = await self.follow(log)
+        await self.until(lambda: log.status().depth == 0)
+        await consumer.subscription.stop()
+        dropped = await log.trim(0, 0, 25_000)
+        self.assertGreater(dropped, 0)
+        self.assertEqual((await reader.bounds())[:2], (71 + dropped, 75))
+        self.assertEqual((await reader.read(0, 0))[0].position, 71 + dropped)
 
     async def test_nothing_waits_below_an_epoch(self) -> None:
         """Positions that a new epoch leaves out are no entries that wait to be counted."""

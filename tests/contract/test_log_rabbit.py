@@ -9,6 +9,7 @@ from twisted.trial.unittest import TestCase
 from kupool.amqp.address import parse_brokers
 from kupool.amqp.connection import connect
 from kupool.amqp.wire import ConnectionSettings
+from kupool.log import Epoch, Identity, LogUnavailable
 from kupool.log.rabbit.log import RabbitLog, RabbitSettings
 from kupool.log.rabbit.topology import Topology
 from tests.contract.test_log import RETRY, LogContract
@@ -61,6 +62,33 @@ class RabbitLogTests(LogContract, TestCase):
         """What the broker says about the stream."""
         vhost = self.url.rpartition("/")[2]
         return self.server.api(f"queues/{vhost}/{self.topology.stream}")
+
+    async def test_an_entry_that_was_sent_again_is_read_once(self) -> None:
+        """Issue 16, build 3: the stream may hold it twice, under the same id."""
+        log = await self.open_log()
+        for entry_id in ("e0", "e1", "e0", "e2", "e1"):
+            await log.append(entry_id, b"x")
+        reader = await self.reader(log)
+        found = await self.read_all(reader, 1000)
+        self.assertEqual([entry.entry_id for entry in found], ["e0", "e1", "e2"])
+        self.assertEqual(await self.read_all(reader, 1000), found)
+        self.assertEqual(list(await reader.read(found[-1].position, 1000)), [])
+
+    async def test_a_reader_before_the_pool_is_known(self) -> None:
+        """Issue 16, build 6: positions are not known yet, so nothing is read."""
+        self.assertEqual(self.opened, [])
+        log = self.make_log(hold=True)
+        self.addCleanup(log.close)
+        await log.open()
+        reader = await self.reader(log)
+        for call in (lambda: reader.read(0, 1), reader.bounds, lambda: reader.find(0)):
+            with self.assertRaisesRegex(LogUnavailable, "not been compared"):
+                await call()
+        await log.identify(Identity("pool", (Epoch("one", 0), Epoch("two", 70))))
+        await self.fill(log, 1)
+        (entry,) = await reader.read(0, 1000)
+        self.assertEqual(entry.position, 71)
+        self.assertEqual((await reader.bounds())[:2], (71, 71))
 
     async def test_trim_by_age(self) -> None:
         """K-76: entries leave the stream by the broker's retention, and by nothing else."""

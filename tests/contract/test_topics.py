@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
@@ -37,7 +38,7 @@ from kupool.topics.memory import BATCH_BYTES, MemoryTopics
 from kupool.topics.partition import Partition
 from kupool.topics.records import Stamp
 from kupool.topics.settings import TopicSettings
-from kupool.topics.sqlite import FLUSH_INTERVAL, SqliteTopics
+from kupool.topics.sqlite import FLUSH_INTERVAL, LONGEST_PAUSE, PROBE_DELAY, SqliteTopics
 from tests.servers.reactor import the_reactor
 
 P0, P1 = Partition("t", 0), Partition("t", 1)
@@ -137,6 +138,16 @@ class TopicsContract:
         ):
             with self.assertRaisesRegex(UnknownPartition, "has no partition (2|-1): it has 2"):
                 await call()
+
+    async def test_a_batch_keeps_its_time(self) -> None:
+        """Q-37: one that is brought from elsewhere; times do not go back in a partition."""
+        engine = await self.engine()
+        for at in (1000, 3000, 2000, None):
+            await engine.append([Append(P0, 1, b"x", at=at)])
+        now = int(self.now * 1000)
+        found = await engine.read(P0, 0, 100)
+        self.assertEqual([batch.at for batch in found], [1000, 3000, 3000, now])
+        self.assertEqual(await engine.find(P0, 1001), self.at(1, 1))
 
     async def test_a_deleted_topic_leaves_nothing(self) -> None:
         """Q-26: neither records, nor what groups and producers have of it, come back."""
@@ -618,6 +629,28 @@ class MemoryTopicsTests(TopicsContract, TestCase):
         self.assertEqual(await engine.append([Append(P0, 1, b"x")]), [3])
 
 
+class SlowClock:
+    """A clock on which pieces of work take these times, and others none; nobody waits for it."""
+
+    def __init__(self, *durations: float) -> None:
+        self._durations = list(durations)
+        self._now = 0.0
+        self._looks = 0
+        self.waits: list[float] = []
+
+    def seconds(self) -> float:
+        """Return the time; every second look is at the end of a piece of work."""
+        self._looks += 1
+        if self._looks % 2 == 0 and self._durations:
+            self._now += self._durations.pop(0)
+        return self._now
+
+    def callLater(self, delay: float, call: Any, *values: Any) -> Any:
+        """Note the delay, and call at once."""
+        self.waits.append(round(delay, 6))
+        return the_reactor().callLater(0, call, *values)
+
+
 class SqliteTopicsTests(TopicsContract, TestCase):
     """The engine in a SQLite file."""
 
@@ -661,6 +694,34 @@ class SqliteTopicsTests(TopicsContract, TestCase):
         await engine.next_generation("g")  # behind the removal
         self.assertEqual(self.rows("SELECT count(*) FROM batches"), [(0,)])
 
+    async def test_a_full_partition_delays_no_other_batch(self) -> None:
+        """Q-52: what it cannot take stays delayed by another day."""
+        engine = await self.engine()
+        (full,) = await engine.delay([Append(P0, 2, b"a")], 1000)
+        await engine.delay([Append(P1, 1, b"b")], 2000)
+        last = (1 << 43) - 1
+        await self.database.run(
+            lambda c: c.execute("UPDATE partitions SET next = ? WHERE id = 1", (last,)).rowcount
+        )
+        with capturedLogs() as events:
+            self.assertEqual(await engine.append_due(3000), {P1: 1})
+        self.assertEqual(
+            list(await engine.delayed("t")), [DelayedBatch(full, 3000 + 86_400_000, P0, 2)]
+        )
+        self.assertIn(
+            "2 delayed records stay delayed by another day: partition t/0",
+            str([formatEvent(event) for event in events]),
+        )
+
+    async def test_half_of_the_time_is_for_those_who_append(self) -> None:
+        """Q-11: after each part that is dropped the engine waits as long as that took."""
+        engine = await self.engine(retention_bytes=1)
+        await gatherResults([engine.append([Append(P0, 1, b"x")]) for _ in range(50)])
+        slow = SlowClock(0.03, 9.0)
+        self.patch(engine, "_clock", slow)
+        self.assertEqual(await engine.trim(self.now), 49)
+        self.assertEqual(slow.waits, [0.03, LONGEST_PAUSE])
+
     async def test_when_a_topic_was_created(self) -> None:
         await self.engine()
         self.assertEqual(
@@ -701,6 +762,26 @@ class SqliteTopicsTests(TopicsContract, TestCase):
         self.assertEqual(await engine.append([Append(P0, 1, b"c")]), [1])
         self.assertEqual(engine.problem(), "")
 
+    async def test_a_disk_that_takes_something_again(self) -> None:
+        """Q-15: that is noticed though nobody appends, as they do not to what is not ready."""
+        engine = await self.engine()
+        await self.database.run(lambda c: c.execute("PRAGMA max_page_count=1").fetchone())
+        with self.assertRaises(TopicsUnavailable):
+            await engine.append([Append(P0, 1, b"b" * 100_000)])
+        await self.database.run(lambda c: c.execute("PRAGMA max_page_count=1000000").fetchone())
+        self.assertIn("full", engine.problem())
+        self.clock.advance(PROBE_DELAY)
+        await self.database.run(lambda c: None)
+        self.assertEqual(engine.problem(), "")
+
+    async def test_a_closed_engine_does_not_look_again(self) -> None:
+        engine = await self.engine()
+        await self.database.run(lambda c: c.execute("PRAGMA max_page_count=1").fetchone())
+        with self.assertRaises(TopicsUnavailable):
+            await engine.append([Append(P0, 1, b"b" * 100_000)])
+        await engine.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     async def test_only_commits_that_have_to_wait_for_the_disk(self) -> None:
         """Q-10: always; within five seconds; when the system likes."""
         engine = await self.engine(durability="os")
@@ -726,6 +807,16 @@ class SqliteTopicsTests(TopicsContract, TestCase):
         self.clock.advance(FLUSH_INTERVAL)
         await self.database.run(note, durable=self.database_waits())
         self.assertEqual(waits[-1], 2)
+
+    async def test_how_late_they_are_on_the_disk(self) -> None:
+        """Q-10: ``flush_interval`` is a setting."""
+        self.make_engine()
+        engine = SqliteTopics(self.database, self.clock, self.wall, flush_interval=2.0)
+        self.opened.append(engine)
+        await engine.open()
+        await engine.create("soon", TopicSettings(durability="interval"))
+        await engine.append([Append(Partition("soon", 0), 1, b"x")])
+        self.assertEqual([call.getTime() for call in self.clock.getDelayedCalls()], [2.0])
 
     def database_waits(self) -> bool:
         """Whether the last commit waited for the disk: a look must not change that."""

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from tests.docs.set_ups import Surroundings
 
 #: A session may submit once here, so that an answer does not depend on how fast we are.
-FLAGS = ("--interval=1h", "--submit-interval=1m", "--rooms=on")
+FLAGS = (
+    "--interval=1h",
+    "--submit-interval=1m",
+    "--rooms=on",
+    *(
+        f"--permissions=* {action} shop.>"
+        for action in ("log.publish", "log.subscribe", "log.manage", "log.group")
+    ),
+)
 
 #: Peers that have authorized before their conversation begins, and their users. Each two have
 #: a daemon of their own, where they come first.
@@ -24,6 +32,7 @@ AUTHORIZED = {
     "C": ("bus", "caller"),
     "A": ("rooms", "alice"),
     "B": ("rooms", "bob"),
+    "T": ("topics", "teller"),
 }
 
 #: Peers that speak WebSocket.

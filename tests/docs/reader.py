@@ -253,6 +253,8 @@ class Reader:
             self._servers[command.text] = _ports(command.text)
         program = Program(text, self.around.folder, self.around.env)
         self._running[command.text] = program
+        if command.terminal:
+            self._talking[command.terminal] = program
         program.wait(lambda printed: ready in printed)
         for line in command.shown:
             while not self._likeness.same([line], self._shown(program.line())):

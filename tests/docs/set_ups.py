@@ -38,6 +38,11 @@ def _readme(around: Surroundings, _: ExitStack) -> None:
     around.words["make run"] = "make -o .venv/.ready run"
 
 
+def _log(around: Surroundings, _: ExitStack) -> None:
+    # What the page shows is the address that the API has by default.
+    around.env["KUP_URL"] = f"http://127.0.0.1:{around.ports[8081]}"
+
+
 def _bus(around: Surroundings, stack: ExitStack) -> None:
     """RabbitMQ; the peers of one conversation are at our server, of the other at the daemon."""
     around.words["amqp://guest:guest@localhost/"] = rabbit().new_vhost()
@@ -58,6 +63,7 @@ SET_UPS: dict[str, Callable[[Surroundings, ExitStack], None]] = {
     "docs/operations.md": operations_set_ups.operations,
     "docs/protocol.md": protocol,
     "docs/store-and-log.md": operations_set_ups.store_and_log,
+    "docs/log.md": _log,
     "docs/bus.md": _bus,
     "docs/stream.md": _stream,
 }

@@ -8,6 +8,12 @@ from pathlib import Path
 
 from kupool.log import Identity
 from kupool.storage.migrations import migrate
+from kupool.topics import sqlite_tables
+from kupool.topics.batches import Compression, RecordCodec
+from kupool.topics.interfaces import Append
+from kupool.topics.partition import Partition
+from kupool.topics.records import NewRecord
+from kupool.topics.settings import TopicSettings
 
 #: A minute in which everything is counted.
 MINUTE = "2026-11-21 10:05:00"
@@ -67,6 +73,22 @@ def write_spool(folder: Path, *entry_ids: str) -> None:
             "INSERT INTO spooled (entry_id, appended_at, body) VALUES (?, 0, x'00')",
             [(entry_id,) for entry_id in entry_ids],
         )
+
+
+def write_topics(folder: Path, topic: str = "t", *sizes: int, partitions: int = 2) -> None:
+    """Append batches with these numbers of records to partition 0 of a topic, which is made."""
+    codec = RecordCodec()
+    with closing(_open(folder, "topics")) as connection:
+        connection.execute("BEGIN")
+        rows = {row.name: row for row in sqlite_tables.topics(connection)}
+        settings = TopicSettings(partitions=partitions)
+        row = rows.get(topic) or sqlite_tables.create(connection, topic, settings, 0)
+        for number, size in enumerate(sizes):
+            records = [NewRecord(b"%d/%d" % (number, each)) for each in range(size)]
+            body = codec.encode(records, f"b{number}", 1000, Compression())
+            append = Append(Partition(topic, 0), size, body)
+            sqlite_tables.append(connection, [[(row.partitions[0], append)]], 1000)
+        connection.execute("COMMIT")
 
 
 def query(folder: Path, part: str, statement: str) -> list[tuple[object, ...]]:

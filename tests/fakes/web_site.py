@@ -18,6 +18,7 @@ from kupool.stats import BatchCounts
 from kupool.stats.memory import MemoryStats
 from kupool.web import IStatusSource, Overview, ShutdownStatus
 from kupool.web.access import WebAccess
+from kupool.web.answers import ApiResource
 from kupool.web.control import KnownHosts
 from kupool.web.site import ApiSite, HttpLimits, make_site
 
@@ -104,19 +105,25 @@ class RouteTestCase(SynchronousTestCase):
 
     limits = HttpLimits()
 
+    def more(self, access: WebAccess) -> dict[str, ApiResource]:
+        """Further routes of the site."""
+        return {}
+
     def setUp(self) -> None:
         self.clock = Clock()
         self.source = Source()
         self.stats = MemoryStats()
+        access = WebAccess(
+            KnownHosts(["pool.example.com"]), secrets={SECRET: WebIdentity("local", "admin")}
+        )
         self.site: ApiSite = make_site(
             self.clock,
             self.source,
             self.stats,
             lambda: NOW,
-            access=WebAccess(
-                KnownHosts(["pool.example.com"]), secrets={SECRET: WebIdentity("local", "admin")}
-            ),
+            access=access,
             limits=self.limits,
+            more=self.more(access),
         )
 
     def connect(self) -> tuple[Any, Transport]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from kupool.backup import NoBar
+from kupool.backup.verifying import verify_folder
 from tests.servers.pool_load import counted
 from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
 
@@ -122,6 +124,44 @@ class FullDiskTests(SynchronousTestCase):
         self.assertGreater(LineClient(self.daemon).authorize("alice")["job_id"], seen[-1])
         self.assertEqual(self.daemon.stop(), 0)
         self.assertEqual(counted(self.daemon.data), {"alice": len(self.accepted)})
+
+    def produce(self) -> int:
+        """Write a record to a topic; returns the status, and checks what a refusal says."""
+        value = {"topic": "orders", "value": "x" * 2000}
+        status, answer = self.daemon.post("/api/log/produce", value)
+        if status != 200:
+            self.assertEqual((status, answer["code"]), (503, 27), answer)
+            self.assertIn("Temporarily unavailable", answer["error"])
+        return status
+
+    def test_topics(self) -> None:
+        """Q-15: appends fail with a clear error, reads go on, and it recovers by itself."""
+        self.assertEqual(self.daemon.post("/api/topic/create", {"topic": "orders"})[0], 200)
+        self.assertEqual(self.produce(), 200)
+        ballast = self.fill()
+        written = 1
+        while self.produce() == 200:
+            written += 1
+            self.assertLess(written, 5000)
+        self.assertEqual(self.produce(), 503)
+        status, ready = self.daemon.get("/ready")
+        self.assertEqual(status, 503)
+        file = self.daemon.data / "topics.sqlite"
+        self.assertIn(f"topics: database {file}: database or disk is full", ready["reasons"])
+        self.assertEqual(self.records(), written)
+        ballast.unlink()
+        self.wait_until_ready()
+        self.assertEqual(self.produce(), 200)
+        self.assertEqual(self.records(), written + 1)
+        self.assertEqual(self.daemon.stop(), 0)
+        self.assertEqual(verify_folder(self.daemon.data, ("topics",), NoBar()).faults, [])
+
+    def records(self) -> int:
+        """Return how many records can be read from the topic."""
+        where = {"topic": "orders", "partition": 0, "offset": 0, "max_bytes": 16_000_000}
+        status, found = self.daemon.post("/api/log/fetch", where)
+        self.assertEqual(status, 200, found)
+        return len(found["records"])
 
     def test_a_start_on_a_full_disk(self) -> None:
         """K-88: a daemon that cannot open its files says so in one line."""

@@ -21,6 +21,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.servers.running_daemon import ROOT, LineClient, RunningDaemon
 from tests.terminal import terminal
 
+#: The settings file of a Go-Queue broker.
+BROKER = ROOT / "tests" / "data" / "broker.json"
+
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 PASSWORD = "hunter2s3cret"
 
@@ -485,3 +488,18 @@ class LogTests(Case):
             daemon.stop()
             self.assertEqual(daemon.events(), [])
             self.assertRegex(daemon.output, r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ Ready: ")
+
+
+class BrokerTests(Case):
+    """The settings and the flags of a Go-Queue broker start the daemon."""
+
+    def test_its_file_and_its_flags(self) -> None:
+        """Q-67, Q-68: what has no meaning here is named once."""
+        flags = ("-broker-id", "7", "-raft-addr=h:1", "-config", str(BROKER))
+        with RunningDaemon(*flags) as daemon:
+            daemon.stop()
+            told = [e["message"] for e in daemon.events() if "has no meaning here" in e["message"]]
+        keys = [text.partition(" ")[0] for text in told]
+        self.assertEqual(len(keys), len(set(keys)))
+        self.assertLessEqual({"broker_id", "raft_addr", "segment_size"}, set(keys))
+        self.assertIn("segment_size has no meaning here: SQLite keeps no segments", told)

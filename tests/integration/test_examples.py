@@ -12,14 +12,20 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pika
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import CloseReason
 from kupool.net.manager import ServerSettings
 from kupool.net.transport.proxied import ProxySettings
+from kupool.topics.batches import Compression, RecordCodec
+from kupool.topics.compression import CODECS
+from kupool.topics.records import NewRecord
 from tests.docs import pages
+from tests.servers.own_process import free_port
 from tests.servers.programs import EXAMPLES, Program, python
 from tests.servers.running_daemon import ROOT, RunningDaemon
+from tests.servers.services import rabbit
 from tests.servers.sockets import PATIENCE, Peer
 
 #: The files of the section that tests.integration.test_rooms_docs runs.
@@ -155,6 +161,124 @@ class WorkerTests(SynchronousTestCase):
             self.assert_unwanted(python("worker.py", "--connect", where, "--username", name))
             bash = str(EXAMPLES / "worker.sh")
             self.assert_unwanted(Program(bash, "127.0.0.1", str(daemon.port), name))
+
+
+class HttpConsumerTests(SynchronousTestCase):
+    """Issue 16, acceptance 8: a member of a group with nothing but HTTP."""
+
+    def setUp(self) -> None:
+        self.daemon = RunningDaemon(http_address=f"tcp:{free_port()}:interface=127.0.0.1")
+        self.daemon.start()
+        self.addCleanup(self.daemon.__exit__)
+        self.call("topic/create", topic="t", settings={"partitions": 2})
+
+    def call(self, operation: str, **params: object) -> Any:
+        status, found = self.daemon.post(f"/api/{operation}", params)
+        self.assertEqual(status, 200, found)
+        return found
+
+    def write(self, partition: int, *values: str) -> None:
+        records = [{"value": value} for value in values]
+        self.call("log/produce", topic="t", partition=partition, records=records)
+
+    def member(self) -> Program:
+        env = {"KUP_URL": self.daemon.url(""), "KUP_TOKEN": self.daemon.secret}
+        program = Program(sys.executable, str(EXAMPLES / "http_consumer.py"), "t", "g", env=env)
+        program.line("^joined as m-")
+        return program
+
+    def committed(self) -> list[int | None]:
+        """Return where the group is in each partition."""
+        found = self.call("group/describe", group="g")
+        return [each["committed"] for each in found["positions"]]
+
+    def test_it_reads_and_goes_on_after_a_restart(self) -> None:
+        """Q-66, Q-40, Q-44, Q-45: of the daemon, and of its own; nothing is printed again."""
+        self.write(0, "a", "b")
+        with self.member() as program:
+            program.line("^0/0 a$")
+            program.line("^0/1 b$")
+            self.write(1, "c")
+            program.line("^1/0 c$")
+            self.daemon.kill()
+            program.line("^no answer: ")
+            self.daemon.start()
+            program.line("^joined as m-")
+            self.write(0, "d")
+            program.line("^0/2 d$")
+            # It is committed before the next record is read.
+            self.write(0, "e")
+            program.line("^0/3 e$")
+            program.interrupt()
+            status, output = program.end()
+            self.assertEqual(status, 0)
+            self.assertNotIn("Traceback", output)
+        self.assertEqual(self.committed()[1], 1)
+        self.write(0, "f")
+        with self.member() as program:
+            # It has left, so this one has the partitions at once. "e" may not be committed.
+            printed = program.line("^0/[0-9]+ ([a-f])$")
+            self.assertIn(printed[1], "ef")
+
+    def test_two_members_share(self) -> None:
+        """Q-42, Q-43: each partition has one of them."""
+        with self.member() as first, self.member():
+            end = time.monotonic() + PATIENCE
+            owners: set[str] = set()
+            while len(owners) < 2 and time.monotonic() < end:
+                found = self.call("group/describe", group="g")
+                owners = {each["owner"] for each in found["positions"]}
+            self.assertEqual(len(owners), 2)
+            self.write(0, "x")
+            self.write(1, "y")
+            found = first.line("^[01]/0 [xy]$")
+            self.assertIsNotNone(found)
+
+    def test_refused(self) -> None:
+        """Q-79: it ends with what the daemon says."""
+        env = {"KUP_URL": self.daemon.url(""), "KUP_TOKEN": "x" * 40}
+        path = str(EXAMPLES / "http_consumer.py")
+        with Program(sys.executable, path, "t", "g", env=env) as program:
+            program.line("^refused: unauthorized")
+            self.assertEqual(program.end()[0], 1)
+
+
+class AmqpConsumerTests(SynchronousTestCase):
+    """Issue 16, acceptance 8: a reader of a partition with nothing but a plain AMQP client."""
+
+    def test_it_reads_a_partition(self) -> None:
+        """Q-38: every compression, once however often it was sent; what is no batch is named."""
+        url, stream = rabbit().new_vhost(), "kupool.topic.t.0"
+        codec = RecordCodec()
+        record = NewRecord(b"value", b"key", {"h": "1"}, 7)
+        plain = codec.encode([record, NewRecord(b"\xff" * 9)], "batch 0", 1_000, Compression())
+        bodies = [plain, b"junk", plain]
+        for number, name in enumerate(CODECS[1:], 1):
+            records = [NewRecord(name.encode() * 100)]
+            compression = Compression(name, 1)
+            bodies.append(codec.encode(records, f"batch {number}", 1_000, compression))
+        connection = pika.BlockingConnection(pika.URLParameters(url))
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare(stream, durable=True, arguments={"x-queue-type": "stream"})
+        for body in bodies:
+            channel.basic_publish("", stream, body)
+        connection.close()
+        with python("amqp_consumer.py", url, stream) as program:
+            program.line("^position 1: this is no batch$")
+            status, output = program.end()
+        self.assertEqual(status, 0)
+        lines = output.splitlines()
+        for number, name in enumerate(CODECS[1:], 3):
+            self.assertIn(f"{number * 65536} 1000 - {name * 100}", lines)
+        self.assertEqual(lines[-1], f"next: {6 * 65536 + 1}")
+        with python("amqp_consumer.py", url, stream, "1") as program:
+            program.line("^1 1000 - ")
+            program.line("^position 1: ")
+            program.line(f"^{3 * 65536} ")
+            self.assertEqual(program.end()[0], 0)
+        with python("amqp_consumer.py", url, stream) as program:
+            program.line(r"^0 7 key value \('h', '1'\)$")
 
 
 def blocks(language: str) -> Iterator[str]:

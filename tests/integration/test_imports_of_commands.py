@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.commands.audit import DIFFERENT
 from kupool.log import Epoch, Identity
 from tests.fakes.data_folder import write_log, write_store
+from tests.servers.answering import Answering
 from tests.servers.running_daemon import ROOT
 
 #: Runs a command, and leaves in a file which modules it had imported at its end.
@@ -65,6 +66,9 @@ FRAMEWORK = (
     "twisted.web",
 )
 
+#: What clients of the HTTP API do without.
+PARTS = ("kupool.bus", "kupool.daemon.parts", "kupool.pool", "kupool.rooms", "kupool.web")
+
 #: What the commands that copy files do without as well.
 FILES_ONLY = (*ENGINES, *FRAMEWORK, "asyncio", "kupool.stats", "twisted")
 
@@ -75,6 +79,7 @@ UNUSED = {
     "stats": (*ENGINES, *FRAMEWORK),
     "audit": (*ENGINES, *FRAMEWORK),
     "migrate": (*ENGINES, *FRAMEWORK, "kupool.stats"),
+    "topic": (*ENGINES, *PARTS, "kupool.log", "kupool.stats", "kupool.storage", "rich"),
 }
 
 
@@ -128,6 +133,13 @@ class ImportTests(SynchronousTestCase):
             (self.folder / f"{name}.yaml").write_text(json.dumps({"data": data}))
         old, new = str(self.folder / "old.yaml"), str(self.folder / "new.yaml")
         self.command("migrate", "--from", old, "--to", new)
+
+    def test_a_client_of_the_http_api(self) -> None:
+        """Q-83: it imports no part of the daemon."""
+        body = b'{"topics":[],"next":null}'
+        head = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+        with Answering(head + body) as server:
+            self.command("topic", "list", "--url", server.url)
 
     def test_the_daemon_by_default(self) -> None:
         """What is off is not imported: rooms, RabbitMQ, PostgreSQL, and what is in memory."""

@@ -33,6 +33,7 @@ REJECTIONS = (
     "SELECT username, code, CAST(timestamp AS VARCHAR(19)), rejection_count FROM rejections"
 )
 IDS = "SELECT batch_id FROM applied_batches"
+NOTES = "SELECT direction FROM migration"
 JOBS = "SELECT job_id, server_nonce FROM job_history"
 
 
@@ -206,8 +207,12 @@ class SqliteTests(MoveTests):
         self.assertIn("start the daemon with the old settings", printed)
 
     def test_a_running_daemon_is_noticed(self) -> None:
+        """Only its topics are copied; the rest is still there, and so is the daemon."""
         with self.old.daemon():
-            self.assertIn("in use", self.migrate(self.old, self.place("new"), status=1))
+            printed = self.migrate(self.old, self.place("new"))
+            self.assertIn("Stop it and run the same command again, which moves the rest", printed)
+        with self.old.daemon():
+            self.assertEqual(self.old.ask(NOTES), [])
 
     def test_the_restored_jobs_go_on(self) -> None:
         """A job's lower bound in the log is that of the new log."""

@@ -160,7 +160,7 @@ class NodesTests(RabbitTopicsCase):
         await self.until(lambda: b.topic("t") is not None)
         await a.append([Append(P0, 1, b"x"), Append(P0, 1, b"y")])
         groups = [
-            ConsumerGroups(each, the_reactor(), GroupLimits(), leases=each.leases)
+            ConsumerGroups(each, the_reactor(), time.time, GroupLimits(), leases=each.leases)
             for each in (a, b)
         ]
         for each in groups:
@@ -188,7 +188,7 @@ class NodesTests(RabbitTopicsCase):
         await a.create("t", TopicSettings())
         await self.until(lambda: b.topic("t") is not None)
         await a.append([Append(P0, 1, b"x")])
-        groups = ConsumerGroups(a, the_reactor(), GroupLimits(), leases=a.leases)
+        groups = ConsumerGroups(a, the_reactor(), time.time, GroupLimits(), leases=a.leases)
         self.addCleanup(groups.close)
         place = await groups.join("g", "m", GroupSubscription(frozenset({"t"}), 10.0))
         postgres().execute("UPDATE log_group_leases SET expires_at = 0", dsn=self.dsn)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.servers.running_daemon import ROOT
@@ -19,14 +20,16 @@ EXAMPLES = ROOT / "examples"
 class Program:
     """A program whose output is read line by line, and that ends with SIGINT."""
 
-    def __init__(self, *command: str, cwd: Path | None = None) -> None:
+    def __init__(
+        self, *command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
         )
         # A program that says nothing must not hold the test up for ever.
         self._limit = threading.Timer(2 * PATIENCE, self.process.kill)

@@ -29,6 +29,7 @@ from kupool.daemon.observer import JsonObserver, TextObserver
 from kupool.options import SettingOptions
 from kupool.printable import printable, printable_json
 from kupool.stats.side_by_side import Difference
+from tests.fakes.topics_api import FakeApi, partition, record
 from tests.fakes.web_site import RouteTestCase
 
 #: What a terminal, a log or a format would interpret, by what it is.
@@ -187,6 +188,10 @@ class CommandTests(RouteTestCase):
         "config": "test_config",
         "bench": "test_the_ways_out",
         "demo": "test_work",
+        "topic": "test_topics",
+        "log": "test_records",
+        "group": "test_groups",
+        "dlq": "test_dead_letters",
     }
 
     #: Commands that show nothing of peers but errors of files and servers, by the ways out alone.
@@ -310,6 +315,71 @@ class CommandTests(RouteTestCase):
             self.assertTrue(text.startswith("kupool: interval: "), text)
             for character in text[:-1]:
                 self.assertNotIn(unicodedata.category(character), _INTERPRETED)
+
+    def run_on(self, api: FakeApi, *words: str) -> str:
+        """Run a command on an API; returns what it showed."""
+        self.successResultOf(api.run(*words))
+        return self.shown()
+
+    def test_topics(self) -> None:
+        """Q-83: names and settings that a daemon sends."""
+        for name in ALL:
+            topic = {"topic": name, "partitions": 1, "settings": {"compression": name}}
+            api = FakeApi(
+                topic_list={"topics": [topic]},
+                topic_describe={**topic, "partitions": []},
+                topic_create=topic,
+                topic_change={**topic, "warning": name},
+            )
+            for words in (["list"], ["describe", "t"], ["create", "t"]):
+                check(self, self.run_on(api, "topic", *words), name)
+            check(self, self.run_on(api, "topic", "change", "t", "--partitions", "2"), name)
+
+    def test_records(self) -> None:
+        """Q-83: keys and values that anybody wrote; programs get the values unchanged."""
+        for name in (name for name in ALL if "\ud800" not in name):
+            written = {**record(0, name), "key": name, "headers": {name: name}}
+            for words in ([], ["--values"]):
+                api = FakeApi(log_fetch=partition([written]))
+                self.patch(self.out, "isatty", lambda: True)
+                shown = self.run_on(api, "log", "fetch", "t", "--partition", "0", *words)
+                check(self, shown, name)
+            api = FakeApi(log_fetch=partition([written]))
+            shown = self.run_on(api, "log", "fetch", "t", "--partition", "0", "--json")
+            self.assertEqual(json.loads(shown), {"partition": 0, **written})
+            self.assertTrue(shown.rstrip("\n").isprintable() or shown.isascii(), shown)
+
+    def test_groups(self) -> None:
+        """Q-83: names of groups and members."""
+        for name in ALL:
+            held = [{"topic": name, "partition": 0}]
+            member = {"member": name, "assigned": held, "revoked": held, "last_seen_ms": 1}
+            position = {"topic": name, "partition": 0, "lag": 1, "owner": name}
+            found = {
+                "group": name,
+                "generation": 1,
+                "members": [{**member, "session_timeout_ms": 1}],
+                "positions": [position],
+            }
+            api = FakeApi(group_list={"groups": [name]}, group_describe=found)
+            for words in (["list"], ["describe", "g"], ["lag"]):
+                check(self, self.run_on(api, "group", *words), name)
+
+    def test_dead_letters(self) -> None:
+        """Q-83: what a consumer said, and what a producer wrote."""
+        for name in (name for name in ALL if "\ud800" not in name):
+            letter = {
+                "partition": 0,
+                "offset": 1,
+                "source": {"topic": name, "partition": 0, "offset": 1},
+                "group": name,
+                "reason": name,
+                "attempts": 1,
+                "record": {**record(1, name), "key": name, "headers": {name: name}},
+            }
+            api = FakeApi(log_dead={"dead": [letter], "next": None})
+            for words in (["list", "t"], ["inspect", "t", "0/1"]):
+                check(self, self.run_on(api, "dlq", *words), name)
 
     def test_command_lines(self) -> None:
         for name in ALL:

@@ -60,6 +60,26 @@ class FlagTests(Case):
             },
         )  # fmt: skip
 
+    def test_the_line_of_a_broker(self) -> None:
+        """Q-68: ``client-addr`` is ``addr``; those without meaning are kept, to be named."""
+        found = self.flags(
+            *["-config", "b.json", "-broker-id", "1", "-raft-addr", "h:7000"],
+            *["-client-addr", "127.0.0.1:9092"],
+        )
+        self.assertEqual(
+            found,
+            {
+                "config": "b.json",
+                "broker_id": "1",
+                "raft_addr": "h:7000",
+                "addr": ["127.0.0.1:9092"],
+            },
+        )
+        self.assertEqual(
+            self.flags("--client-addr=:1", "--raft_addr", "-addr"),
+            {"addr": [":1"], "raft_addr": "-addr"},
+        )
+
     def test_values_are_left_alone(self) -> None:
         """K-89: a value that looks like a flag, or is empty, or spans lines."""
         self.assertEqual(self.flags("--pg-dsn", "-addr"), {"pg_dsn": "-addr"})

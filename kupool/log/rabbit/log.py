@@ -36,8 +36,12 @@ from kupool.log.rabbit.consumer import RabbitSubscription
 from kupool.log.rabbit.extent import Found, examine
 from kupool.log.rabbit.gauge import Gauge
 from kupool.log.rabbit.headers import marks, pool_of
+from kupool.log.rabbit.reader import RabbitLogReader
 from kupool.log.rabbit.stream import StreamReader
 from kupool.log.rabbit.topology import Topology, declare
+
+#: Why nothing is accepted or read before the pool of the log is known.
+NOT_COMPARED = "the stream has not been compared with the counts yet"
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,9 @@ class RabbitLog:
             reactor, brokers, f"{name}: reading", self._set_up_reading, settings=link
         )
         self._identity: Identity | None = None
-        self._reader = StreamReader(reactor, self._reading, self._topology, self._pool)
+        self._reader = self._stream_reader()
+        #: Those that :meth:`reader` has made, with what reads the stream for each.
+        self._readers: list[tuple[RabbitLogReader, StreamReader]] = []
         #: The extent of the stream when it was last compared.
         self._found: Found | None = None
         #: The known number of offsets in the stream: there are at least this many.
@@ -142,6 +148,9 @@ class RabbitLog:
         self._looks = LoopingCall(self._look)
         self._looks.clock = reactor
         self._closed = False
+
+    def _stream_reader(self) -> StreamReader:
+        return StreamReader(self._reactor, self._reading, self._topology, self._pool)
 
     def _pool(self) -> str:
         return pool_of(self._identity)
@@ -277,8 +286,9 @@ class RabbitLog:
         return succeed(None)
 
     def _use(self, base: int, entries: int) -> None:
-        if base != self._reader.base:
-            self._reader.rebase(base)
+        for reader in (self._reader, *(stream for _, stream in self._readers)):
+            if base != reader.base:
+                reader.rebase(base)
         self._entries = entries
 
     # -- appending and reading
@@ -301,12 +311,14 @@ class RabbitLog:
         """Why nothing can be accepted now; empty if something can."""
         if self._refusal or self._publisher.obstacle or not self._held:
             return self._refusal or self._publisher.obstacle
-        return "the stream has not been compared with the counts yet"
+        return NOT_COMPARED
 
     def _appended(self, _: object) -> None:
         self._entries += 1
         for queue in self._topology.queues:
             self._gauge(queue).put()
+        for reader, _stream in self._readers:
+            reader.appended()
 
     def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
         """Return up to ``limit`` entries of the stream that follow the position ``after``.
@@ -314,6 +326,14 @@ class RabbitLog:
         Fails with :class:`LogUnavailable` where the broker cannot be reached.
         """
         return Deferred.fromCoroutine(self._reader.read(after, limit))
+
+    def reader(self) -> RabbitLogReader:
+        """Return a reader of the stream: what waits in a spool is not there yet."""
+        stream = self._stream_reader()
+        stream.rebase(self._reader.base)
+        reader = RabbitLogReader(self._reactor, stream, lambda: NOT_COMPARED if self._held else "")
+        self._readers.append((reader, stream))
+        return reader
 
     # -- consume
 

@@ -79,6 +79,11 @@ class StreamReader:
         start = bisect_right(self._ahead, after, key=_position)
         return self._ahead[start : start + limit]
 
+    async def following(self, after: int) -> Entry | None:
+        """Return the entry that follows a position; None at the end."""
+        found = await self._own(after, 1)
+        return found[0] if found else None
+
     async def _own(self, after: int, limit: int) -> list[Entry]:
         """Return entries of this pool after a position."""
         base, pool = self._base, self._pool()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import random as _random
 from typing import Any
 
@@ -19,11 +19,13 @@ from kupool.net.dialling.answers import Key
 from kupool.net.dialling.dialler import ClientState, Dialler, Ended, Place, User
 from kupool.net.dialling.failures import (
     ClientClosed,
+    ConnectionEnded,
     HookFailed,
     NotConnected,
     NotWanted,
     SlowServer,
     Unreachable,
+    UnreadableAnswer,
 )
 from kupool.net.dialling.settings import ClientSettings, DialSettings, framing_for
 from kupool.net.dialling.tls import client_endpoint
@@ -42,15 +44,17 @@ class Client:
     """Connects, reconnects after a loss, and matches answers to requests.
 
     ``address`` is a Twisted endpoint, or a client endpoint string such as
-    ``tcp:localhost:8000`` or ``tls:a.example:8000``. ``codec`` is the server's codec, by
-    name or as an object. Messages that are not answers go to ``router``, as on a server; a
-    ``ping`` is answered here. ``keepalive`` is the message sent as a keepalive; JSON codecs
-    have a default.
+    ``tcp:localhost:8000`` or ``tls:a.example:8000``, or several of them, which are tried in
+    turn. ``codec`` is the server's codec, by name or as an object. Messages that are not
+    answers go to ``router``, as on a server; a ``ping`` is answered here. ``keepalive`` is the
+    message sent as a keepalive; JSON codecs have a default.
 
     Hooks may return a Deferred or a coroutine:
 
     - ``on_connected`` gets each connection. The client counts as connected when the hook is
-      done; if the hook fails, so does the attempt.
+      done; if the hook fails, so does the attempt. After a
+      :class:`~kupool.net.dialling.failures.NotWanted` there is no other attempt. A
+      :class:`~kupool.net.dialling.failures.ConnectionEnded` counts as a lost connection.
     - ``on_disconnected`` gets the reason why a connection ended.
     - ``on_gone`` gets the :class:`~kupool.net.dialling.failures.NotWanted` after which the
       client does not reconnect by itself.
@@ -63,7 +67,7 @@ class Client:
     def __init__(
         self,
         reactor: Any,
-        address: str | IStreamClientEndpoint,
+        address: str | IStreamClientEndpoint | Sequence[str | IStreamClientEndpoint],
         router: IRouter | None = None,
         settings: ClientSettings | None = None,
         *,
@@ -84,11 +88,11 @@ class Client:
         self.refusal: NotWanted | None = None
         self._router = router
         self._keepalive = keepalive
-        endpoint = client_endpoint(reactor, address) if isinstance(address, str) else address
-        name = address if isinstance(address, str) else "the server"
+        one = isinstance(address, str) or not isinstance(address, Sequence)
+        addresses: Any = [address] if one else address
         self._dialler = Dialler(
             reactor,
-            [Place(name, endpoint)],
+            [_place(reactor, each) for each in addresses],
             framing_for(codec),
             User(self._greet, self._up, self._received, self._down, self._again, self._gone),
             settings=_dial_settings(self.settings),
@@ -109,6 +113,11 @@ class Client:
     def state(self) -> ClientState:
         """The state of the client; for the reason of ``ClientState.GONE`` see :attr:`refusal`."""
         return self._dialler.state
+
+    @property
+    def server(self) -> str:
+        """The address that is being tried, or that the connection is with."""
+        return self._dialler.place.name
 
     @property
     def pending(self) -> int:
@@ -155,6 +164,8 @@ class Client:
         return started.addErrback(self._not_greeted)
 
     def _not_greeted(self, failure: Failure) -> Failure:
+        if failure.check(NotWanted, ConnectionEnded):
+            return failure  # no fault of the hook
         if self._dialler.connection is not None:
             self._log.failure("The hook on_connected failed", failure)
             error = failure.value
@@ -181,11 +192,14 @@ class Client:
         self._run(self.on_disconnected, why)
 
     def _again(self, ended: Ended, wait: float | None) -> Exception | None:
-        """Give up after the number of attempts in the settings."""
+        """Give up if the hook said so, or after the number of attempts in the settings."""
+        if isinstance(ended.error, NotWanted):
+            return ended.error
         if not ended.connected:
             self._failed += 1
             self.counters["failed"] += 1
-        if wait is not None and not self._stood and self._failed == self.settings.attempts:
+        most = self.settings.attempts
+        if wait is not None and not self._stood and most and self._failed == most:
             return Unreachable(self._failed, ended.why)
         return None
 
@@ -205,16 +219,23 @@ class Client:
     # -- requests
 
     def request(
-        self, method: str, params: object = None, timeout: float | None = None
+        self,
+        method: str,
+        params: object = None,
+        timeout: float | None = None,
+        *,
+        form: Any = Any,
     ) -> Deferred[Any]:
-        """Send a JSON request; fires with the ``result``.
+        """Send a JSON request; fires with the ``result``, which is decoded to the type ``form``.
 
         Fails with :class:`RequestError` if the server answers an error, with
+        :class:`UnreadableAnswer` if the result does not fit the type, with
         :class:`RequestTimeout`, :class:`ConnectionEnded`, :class:`NotConnected`,
         :class:`NotWanted`, :class:`SlowServer`, or :class:`TooManyRequests`.
         """
         number = self._dialler.answers.next_id()
-        return self._ask(number, encode_request(number, method, params), timeout)
+        message = encode_request(number, method, params)
+        return self._ask(number, message, timeout, form=form)
 
     def call(
         self,
@@ -252,7 +273,9 @@ class Client:
             raise SlowServer(connection.outbound)
         connection.send_encoded(connection.pack(message))
 
-    def _ask(self, key: Key, message: bytes | Tlv, timeout: float | None) -> Deferred[Any]:
+    def _ask(
+        self, key: Key, message: bytes | Tlv, timeout: float | None, *, form: Any = Any
+    ) -> Deferred[Any]:
         answers = self._dialler.answers
         try:
             answers.check()
@@ -269,7 +292,7 @@ class Client:
             elif outcome.error is not None:
                 answer.errback(RequestError(ErrorText(outcome.code or 0, outcome.error)))
             else:
-                answer.callback(msgspec.json.decode(outcome.result))
+                _decode_into(answer, outcome.result, form)
 
         answers.expect(key, told, self.settings.timeout if timeout is None else timeout)
         return answer
@@ -277,6 +300,21 @@ class Client:
     def _sign(self, connection: Connection) -> None:
         if self._keepalive is not None:
             connection.send_encoded(connection.pack(self._keepalive))
+
+
+def _place(reactor: Any, address: str | IStreamClientEndpoint) -> Place:
+    if isinstance(address, str):
+        return Place(address, client_endpoint(reactor, address))
+    return Place("the server", address)
+
+
+def _decode_into(answer: Deferred[Any], result: msgspec.Raw, form: Any) -> None:
+    try:
+        decoded = msgspec.json.decode(result, type=form)
+    except (ValueError, RecursionError) as error:
+        answer.errback(UnreadableAnswer(str(error)))
+    else:
+        answer.callback(decoded)
 
 
 def _dial_settings(settings: ClientSettings) -> DialSettings:

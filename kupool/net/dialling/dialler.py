@@ -223,14 +223,11 @@ class Dialler:
         self._stopping = True
         if self.state is not ClientState.GONE:
             self.state = ClientState.CLOSED
-        ended = self._manager.when_empty()
+        empty = self._manager.when_empty()
         if self.connection is None:
-            stopped = self._redial.stop()
-            stopped.addCallback(lambda _: ended)
-            ended = stopped
-        else:
-            self._finish(self.connection, timeout)
-        return ended
+            return self._redial.stop().addCallback(lambda _: empty)
+        self._finish(self.connection, timeout)
+        return empty
 
     def leave(self, why: str) -> None:
         """End the connection, and reconnect as after a loss."""

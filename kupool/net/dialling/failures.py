@@ -64,6 +64,13 @@ class RequestTimeout(ClientFailure):
         super().__init__(f"no answer within {seconds:g} s")
 
 
+class UnreadableAnswer(ClientFailure):
+    """The server's answer is not what the request asks for; the text says what is wrong."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"an answer that cannot be read: {problem}")
+
+
 class TooManyRequests(ClientFailure):
     """The settings allow no more pending requests."""
 
@@ -90,4 +97,5 @@ __all__ = [
     "SlowServer",
     "TooManyRequests",
     "Unreachable",
+    "UnreadableAnswer",
 ]

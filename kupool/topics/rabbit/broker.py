@@ -302,10 +302,11 @@ class StreamBroker:
 
     def _is_followed(self, result: Any, tail: StreamTail) -> Any:
         self._following.discard(tail.stream)
-        if tail.ready:
+        now = self._tails.get(tail.stream)  # another one, if the topic was made again
+        if now is not None and now.ready:
             self._changed()
-        elif self._ends.connection is not None and self._tails.get(tail.stream) is tail:
-            self._follow(tail, AGAIN_AFTER)
+        elif now is not None and self._ends.connection is not None and not self._closed:
+            self._follow(now, AGAIN_AFTER if now is tail else 0.0)
         return result
 
     def _look(self) -> None:

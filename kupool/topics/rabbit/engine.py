@@ -41,7 +41,7 @@ from kupool.topics.rabbit.once import OncePublishing
 from kupool.topics.rabbit.reading import StreamReading
 from kupool.topics.rabbit.sending import BatchToPublish, StreamSending, all_of
 from kupool.topics.rabbit.statements import LeaseLost, StoredTopic
-from kupool.topics.settings import TopicSettings, check_growth
+from kupool.topics.settings import TopicSettings, check_change
 
 T = TypeVar("T")
 
@@ -59,10 +59,12 @@ class RabbitTopics:
     :attr:`leases` says which groups it leads. ``wall`` returns seconds since the epoch.
     """
 
+    name = "rabbit"
     capabilities = Capabilities(
         dense=False,
         atomic=False,
         persistent=True,
+        compacts=False,
         stride=STRIDE,
         shared=True,
         trims=False,
@@ -236,7 +238,7 @@ class RabbitTopics:
         """
         try:
             topic = self._directory.topic(name)
-            check_growth(topic.settings, settings)
+            check_change(topic.settings, settings)
             for field in _OF_STREAMS:
                 if getattr(topic.settings, field) != getattr(settings, field):
                     raise InvalidTopic(
@@ -279,7 +281,7 @@ class RabbitTopics:
         if all(append.stamp is None and append.content is None for append in appends):
             return self._send(
                 [
-                    BatchToPublish(each.partition, self._new_id(), each.records, each.body)
+                    BatchToPublish(each.partition, self._new_id(), each.records, each.body, each.at)
                     for each in appends
                 ]
             )
@@ -290,7 +292,7 @@ class RabbitTopics:
         if append.stamp is not None or append.content is not None:
             return Deferred.fromCoroutine(self._once.publish(append, message_id))
         sent = self._send(
-            [BatchToPublish(append.partition, message_id, append.records, append.body)]
+            [BatchToPublish(append.partition, message_id, append.records, append.body, append.at)]
         )
         return sent.addCallback(lambda offsets: offsets[0])
 

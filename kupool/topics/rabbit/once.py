@@ -124,7 +124,7 @@ class OncePublishing:
                 )
             if base is None:
                 message = BatchToPublish(
-                    append.partition, outcome.message_id, append.records, append.body
+                    append.partition, outcome.message_id, append.records, append.body, append.at
                 )
                 (base,) = await self._sending.send([message])
         except TopicsUnavailable:

@@ -23,12 +23,13 @@ _LOOK = 0.25
 
 
 class BatchToPublish(NamedTuple):
-    """A batch to publish."""
+    """A batch to publish, with the time to store; None for now."""
 
     partition: Partition
     message_id: str
     records: int
     body: bytes
+    at: int | None = None
 
 
 @dataclass(eq=False)
@@ -102,7 +103,8 @@ class StreamSending:
     def _publish_one(self, batch: BatchToPublish) -> Deferred[int]:
         tail = self._broker.tail(self._directory.stream(batch.partition))
         # Of a partition, later batches have no earlier times, whatever the clock does.
-        tail.newest_at = at = max(tail.newest_at, int(self._wall() * 1000))
+        now = int(self._wall() * 1000) if batch.at is None else batch.at
+        tail.newest_at = at = max(tail.newest_at, now)
         headers: dict[str, Any] = {RECORDS: batch.records, APPENDED_AT: at}
         published = self._broker.publish(tail, batch.message_id, headers, batch.body)
         return published.addCallback(_as_offset)

@@ -14,7 +14,7 @@ import msgspec
 from kupool.topics.errors import TopicExists, UnknownTopic
 from kupool.topics.interfaces import DelayedBatch
 from kupool.topics.partition import Partition
-from kupool.topics.settings import TopicSettings, check_growth
+from kupool.topics.settings import TopicSettings, check_change
 
 #: Seconds after which a topic that is being made or deleted is left to another node.
 ABANDONED = 60.0
@@ -113,7 +113,7 @@ async def change(cursor: StatementCursor, topic: StoredTopic, settings: TopicSet
     rows = cursor.fetchall()
     if not rows:
         raise UnknownTopic(topic.name)
-    check_growth(_settings(rows[0][0]), settings)
+    check_change(_settings(rows[0][0]), settings)
     await cursor.execute(
         "UPDATE log_topics SET settings = %s WHERE topic_key = %s",
         (msgspec.json.encode(settings).decode(), topic.key),

@@ -75,7 +75,9 @@ class MakingTests(Folders):
     """Issue 11, point 7: a backup is complete and consistent, or it is not there."""
 
     def test_the_names_of_the_files(self) -> None:
-        self.assertEqual([file_name(p) for p in PARTS], [SPOOL_FILE, STORE_FILE, LOG_FILE])
+        self.assertEqual(
+            [file_name(p) for p in PARTS], ["topics.sqlite", SPOOL_FILE, STORE_FILE, LOG_FILE]
+        )
 
     def test_what_is_in_it(self) -> None:
         """Counts, dead letters and positions; the manifest says which and how large."""
@@ -304,7 +306,7 @@ class CheckingTests(Folders):
             ("{}", "not a manifest"),
             ("[" * 100_000, "not a manifest"),
             ('{"format": 1}', "not a manifest"),
-            (good.replace('"format": 1', '"format": 2'), "form 2 is of a newer version"),
+            (good.replace('"format": 1', '"format": 3'), "form 3 is of a newer version"),
             (json.dumps({**json.loads(good), "files": {}}), "it names files that do not belong"),
             (json.dumps({**json.loads(good), "files": files}), "it names files that do not belong"),
             (json.dumps({**json.loads(good), "made_at": "yesterday"}), "not a manifest"),

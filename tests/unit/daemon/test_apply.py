@@ -43,6 +43,7 @@ class ApplyTests(SynchronousTestCase):
         server, session = parts.server.manager.settings, parts.pool.settings
         assert parts.bus is not None
         assert parts.rooms is not None
+        assert parts.topics is not None
         limits = parts.bus.service.limits
         return {
             "interval": parts.coordinator.interval,
@@ -79,6 +80,10 @@ class ApplyTests(SynchronousTestCase):
             "bus_address_calls_size": limits.address_calls_bytes,
             "bus_address_topics": limits.address_topics,
             "rooms_rate": parts.rooms.pace.rate,
+            "topics_rate": parts.topics.pace.rate,
+            "topics_fetches": parts.topics.sessions.limits.fetches,
+            "topics_fetches_size": parts.topics.sessions.limits.size,
+            "topics_cleanup_interval": parts.topics.cleanup.interval,
         }
 
     def test_each_alone(self) -> None:

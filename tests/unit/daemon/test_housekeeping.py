@@ -47,6 +47,9 @@ class _Parts:
         #: The file of the store; the look at it is seen in ``looked``.
         self.databases = [SimpleNamespace(look=self._look)]
         self.looked = 0
+        #: When topics were looked at, on the retention clock.
+        self.topics = SimpleNamespace(cleanup=SimpleNamespace(look=lambda now: self.at.append(now)))
+        self.at: list[float] = []
         answers = self.log.answers
         answers["retention_time"] = succeed(None)
         answers["state"] = succeed(StoreState(None, Mark(8), 0, True))
@@ -106,11 +109,12 @@ class HousekeepingTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.housekeeping.stop())
 
     def test_every_second(self) -> None:
-        """K-50, K-35, issue 11, point 4: too many nonces, jobs that could not be saved, and
+        """K-50, K-35, Q-11, issue 11, point 4: too many nonces, jobs that could not be saved, and
         files that may have been moved are looked after.
         """
         self.clock.pump([1.0] * 3)
         self.assertEqual(self.parts.looked, 3)
+        self.assertEqual(self.parts.at, [NOW + 1, NOW + 2, NOW + 3])
         self.assertEqual(self.part.taken(), [("relieve",), ("save_again",), ("look",)] * 3)
         self.successResultOf(self.stop())
         self.assertEqual(self.clock.getDelayedCalls(), [])

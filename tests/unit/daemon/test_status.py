@@ -112,7 +112,7 @@ class StatusTests(SynchronousTestCase):
         parts = build(with_values(Settings(), {"data": "d"}), self.clock, lambda: self.wall)
         status = Status(lambda: self.wall, parts)
         status.enter(RUNNING)
-        log, store = parts.databases
+        log, store, topics = parts.databases
         store.problem = "d/store.sqlite was moved away or deleted"
         self.assertEqual(status.ready(), [])
         self.assertEqual(status.concerns(), [f"store: {store.problem}"])
@@ -120,6 +120,18 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(status.concerns(), [f"statistics: {store.problem}"])
         log.problem = "d was deleted"
         self.assertEqual(status.ready(), ["log: d was deleted"])
+        topics.problem = "d/topics.sqlite: the disk is full"
+        self.assertEqual(status.ready()[1:], [f"topics: {topics.problem}"])
+
+    def test_topics(self) -> None:
+        """Q-15: what topics in memory cannot take is a concern: submissions are accepted."""
+        self.status.enter(RUNNING)
+        self.assertEqual((self.status.ready(), self.status.concerns()), ([], []))
+        topics = self.parts.topics
+        assert topics is not None
+        self.patch(topics.world.topics.engine, "problem", lambda: "the memory is full")
+        self.assertEqual(self.status.ready(), [])
+        self.assertEqual(self.status.concerns(), ["topics: the memory is full"])
 
     def test_a_log_that_is_away(self) -> None:
         """K-91, K-95: which part is away, and what waits for it, and how long."""

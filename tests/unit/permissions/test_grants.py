@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus.permissions import Rule
 from kupool.permissions.grants import Grant, parse_grant
-from kupool.permissions.offered import CHANNEL, KINDS, LOG_TOPIC
+from kupool.permissions.offered import CHANNEL, KINDS
 
 
 class GrantTests(SynchronousTestCase):
@@ -52,7 +52,7 @@ class GrantTests(SynchronousTestCase):
 
     def test_actions_that_nothing_uses_yet(self) -> None:
         """X-08: the kinds are in the table; their actions are refused until something asks."""
-        self.assertEqual([kind for kind in KINDS if not kind.used], [CHANNEL, LOG_TOPIC])
+        self.assertEqual([kind for kind in KINDS if not kind.used], [CHANNEL])
         for kind in KINDS:
             for action in kind.actions:
                 path = {"call": "submit", "GET": "/stats", "POST": "/bans/lift"}

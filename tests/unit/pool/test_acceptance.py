@@ -13,7 +13,7 @@ from kupool.log import LogUnavailable
 from kupool.pool.acceptance import BatchSettings
 from kupool.settings.declaration import SubmissionSettings
 from kupool.timing.buckets import Bucket
-from kupool.wire.batches import decode_batch
+from kupool.wire.batches import Batch, decode_batch
 from tests.fakes.acceptance import WALL, AcceptanceCase, Peer
 
 
@@ -24,6 +24,31 @@ class DefaultTests(SynchronousTestCase):
         settings = SubmissionSettings()
         delay, size = settings.batch_delay, settings.batch_size
         self.assertEqual(BatchSettings(), BatchSettings(delay, size, settings.batches_in_flight))
+
+
+class PeerTests(AcceptanceCase):
+    """Issue 16, build 3: a batch has sessions and peers if that is set, and else does not."""
+
+    def logged(self) -> Batch:
+        peers = [Peer(self.clock, name) for name in ("alice", "bob")]
+        for number, peer in enumerate(peers):
+            peer.context.peer = f"192.0.2.1:{number}"
+            self.add(number, f"n{number}", peer)
+        self.sessions = [peer.context.session_id.hex() for peer in peers]
+        self.turn()
+        self.turn()
+        return decode_batch(self.log.appended[0][1])
+
+    def test_they_are_left_out(self) -> None:
+        batch = self.logged()
+        self.assertEqual((batch.sessions, batch.peers), ([], []))
+
+    def test_they_are_in_the_log(self) -> None:
+        self.acceptance = self.make(peers=True)
+        batch = self.logged()
+        self.assertEqual(batch.usernames, ["alice", "bob"])
+        self.assertEqual(batch.sessions, self.sessions)
+        self.assertEqual(batch.peers, ["192.0.2.1:0", "192.0.2.1:1"])
 
 
 class ClosingTests(AcceptanceCase):

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from kupool.bus import Message, Model
 from kupool.bus.local import LocalBus
 from kupool.pool import ACCEPTED, CLOSED, EVENTS, JOB, OPENED, IEvents
-from kupool.pool.events import BusEvents, NoEvents, accepted_events
+from kupool.pool.events import BusEvents, ManyEvents, NoEvents, accepted_events
 from kupool.pool.judge import Rules
 from kupool.wire.batches import Batch, decode_batch
 from tests.fakes.pool_fixture import WALL, HeldLog, PoolBench
@@ -260,3 +260,29 @@ class OtherTests(EventCase):
         ((topic, closed),) = self.told()
         self.assertEqual((topic, closed["session"]), ("kupool.session.closed", session_id))
         self.assertEqual((closed["username"], closed["reason"]), ("alice.rig", "gone"))
+
+
+class ManyEventsTests(EventCase):
+    """Issue 16, build 6: the bus and the topic of events are told the same."""
+
+    def test_every_receiver_is_told(self) -> None:
+        self.listen(JOB, OPENED, CLOSED, ACCEPTED)
+        events = ManyEvents([self.events, NoEvents(), self.events])
+        verifyObject(IEvents, events)
+        self.assertIs(events.wants_accepted, True)
+        session = self.bench.connect().authorize("alice").connection.context
+        self.told()
+        job = self.bench.book.current
+        assert job is not None
+        events.job(job.saved())
+        events.opened(session, "peer")
+        events.accepted(lambda: Batch(1, "b", 0, ["a"], [1], ["x"]))
+        events.closed(session, "gone")
+        topics = [topic for topic, _ in self.told()]
+        self.assertEqual(topics, [JOB, JOB, OPENED, OPENED, ACCEPTED, ACCEPTED, CLOSED, CLOSED])
+
+    def test_nobody_wants_accepted_submissions(self) -> None:
+        """So no list of them is made."""
+        events = ManyEvents([NoEvents(), NoEvents()])
+        self.assertIs(events.wants_accepted, False)
+        events.accepted(lambda: self.fail("made for nobody"))

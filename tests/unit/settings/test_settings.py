@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.daemon.checks import check
 from kupool.masking import mask
 from kupool.settings import (
     GONE,
@@ -60,12 +61,41 @@ class MisspeltTests(FileCase):
         load({}, {"KUP_USERNAME": "alice", "KUP_PASSWORD": "x", "KUPOOL_X": "1", "ADDR": ":1"})
 
 
+class AllErrorsTests(FileCase):
+    """Q-69: a start names everything that is wrong, so that nobody has to start again for each."""
+
+    def test_values(self) -> None:
+        """Q-69: from all sources, in one line."""
+        path = self.file("interval: soon\nexpire: 1s\n")
+        text = self.refused({"config": path, "max_topics": "x"}, {"KUP_STORE": "mongo"})
+        self.assertEqual(
+            text,
+            "store: 'mongo' is not one of sqlite, memory, pg (from environment KUP_STORE); "
+            f"interval: 'soon' is not a duration such as 30s, 1h30m or 0 (from file {path}); "
+            "max_topics: 'x' is not a whole number of 0 or more (from flag --max-topics)",
+        )
+
+    def test_names(self) -> None:
+        """Q-69: unknown keys of a file, and unknown variables."""
+        text = self.refused({"config": self.file("intervall: 1s\nfoo: 2\n")})
+        self.assertEqual(text.count("no such setting"), 2)
+        text = self.refused({}, {"KUP_FOOO": "1", "KUP_BARR": "2"})
+        self.assertEqual(text.count("no such setting"), 2)
+
+    def test_what_parts_refuse(self) -> None:
+        """Q-69: settings that can be read, and that no part can use."""
+        loaded = load({"topics_max_record": "17MiB", "bus_operators": "alice"}, {})
+        text = str(self.assertRaises(SettingError, check, loaded))
+        self.assertIn("bus_operators: ", text)
+        self.assertIn("; topics_max_record: ", text)
+
+
 class SourceTests(FileCase):
     """K-90: flag before environment before file before default."""
 
     def test_defaults(self) -> None:
         """K-89: without anything, the defaults of the first implementation."""
-        settings, sources, _ = load({}, {})
+        settings, sources, *_ = load({}, {})
         self.assertEqual(settings, Settings())
         self.assertEqual(set(sources.values()), {"default"})
         self.assertEqual(settings.listen.addr, (":8080",))
@@ -81,12 +111,14 @@ class SourceTests(FileCase):
             "proxy_trusted": ("10.0.0.0/8", "unix"),
             "auth": ("unix",), "framing": "line", "transport": "stock", "store": "memory",
             "mq": "memory", "mq_kind": "classic", "spool": "off",
+            "log_peers": "on", "events": "off",
             "nonce_scope": "session", "duplicate_scope": "job",
             "log_level": "debug", "log_format": "text",
             "bus": "off", "bus_get": "on", "bus_publish": ("a.>", "b"), "bus_subscribe": ("c",),
             "bus_permissions": ("a publish b",),
             "bus_operators": ("alice",), "bus_direct": ("d.*",), "bus_origins": ("https://a",),
-            "rooms": "on",
+            "rooms": "on", "topics": "memory",
+            "topics_durability": "os", "topics_compression": "zstd",
         }  # fmt: skip
         texts: dict[str, object] = {}
         for name, f in declared().items():

@@ -55,7 +55,7 @@ class ConsumerTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.topics = topics_in_memory(self.clock)
         self.engine: Any = self.topics.engine
-        self.groups = ConsumerGroups(self.engine, self.clock, GroupLimits())
+        self.groups = ConsumerGroups(self.engine, self.clock, self.clock.seconds, GroupLimits())
         self.addCleanup(self.groups.close)
         self.client = LocalGroupClient(self.topics, self.groups)
         self.settle(self.topics.create("t", TopicSettings(partitions=2)))
@@ -107,6 +107,16 @@ class DefaultTests(ConsumerTestCase):
         for number in range(1100):
             self.write(b"%d" % number)
         self.assertEqual((consumer.in_flight, handler.seen), (1000, [b"0"]))
+
+    def test_as_many_at_once_as_there_are(self) -> None:
+        """Q-58: a thousand records whose handler is done at once are no deep recursion."""
+        values = [b"%d" % number for number in range(1000)]
+        self.write(*values)
+        handler = Handler()
+        self.start(handler)
+        self.run_for(2)
+        self.assertEqual(handler.seen, values)
+        self.assertEqual(self.committed(), {P0: 1000})
 
     def test_reads(self) -> None:
         """A mebibyte at once; at the end of a partition each waits five seconds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -44,12 +44,12 @@ class GroupsTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.engine = MemoryTopics(self.clock.seconds)
+        self.engine: Any = MemoryTopics(self.clock.seconds)
         self.settle(self.engine.create("t", TopicSettings(partitions=4)))
         self.groups = self.make()
 
     def make(self, **limits: Any) -> ConsumerGroups:
-        groups = ConsumerGroups(self.engine, self.clock, GroupLimits(**limits))
+        groups = ConsumerGroups(self.engine, self.clock, self.clock.seconds, GroupLimits(**limits))
         self.addCleanup(groups.close)
         return groups
 
@@ -335,3 +335,42 @@ class AdminTests(GroupsTestCase):
         self.groups.leave("g", "a")
         self.settle(self.groups.delete("g"))
         self.assertEqual(self.settle(self.groups.names()), [])
+
+    def test_lag_in_time(self) -> None:
+        """Q-48: the age of the oldest record that is not committed; never a negative one."""
+        self.clock.advance(1000)
+        self.write(P0, 1)
+        self.clock.advance(2.5)
+        self.write(P0, 1)
+        self.join("a")
+        self.clock.advance(1)
+        self.assertEqual(self.lags(), [3500, 0, 0, 0])
+        self.settle(self.engine.commit("g", {P0: 1}))
+        self.assertEqual(self.lags(), [1000, 0, 0, 0])
+        self.settle(self.engine.commit("g", {P0: 2}))
+        self.assertEqual(self.lags(), [0, 0, 0, 0])
+        self.clock.rightNow -= 500
+        self.write(P1, 1)
+        self.write(P0, 1)
+        self.clock.rightNow -= 100
+        self.assertEqual(self.lags(), [0, 0, 0, 0])
+
+    def lags(self) -> list[int]:
+        """Return the lags of the partitions in milliseconds."""
+        found: GroupDescription = self.settle(self.groups.describe("g"))
+        return [position.lag_ms for _, position in sorted(found.positions.items())]
+
+    def test_lag_of_records_that_are_dropped_meanwhile(self) -> None:
+        """Q-48: what is dropped between two looks is passed; a topic may go, too."""
+        self.settle(self.engine.change("t", TopicSettings(partitions=4, retention_bytes=1)))
+        self.write(P0, 1)
+        self.clock.advance(7)
+        self.write(P0, 1)
+        self.settle(self.engine.commit("g", {P0: 0}))
+        before = self.settle(self.engine.extents("t"))
+        self.settle(self.engine.trim(0))
+        self.clock.advance(2)
+        self.patch(self.engine, "extents", lambda name: succeed(before))
+        self.assertEqual(self.lags(), [2000, 0, 0, 0])
+        self.patch(self.engine, "read", lambda *_: fail(UnknownTopic("t")))
+        self.assertEqual(self.lags(), [0, 0, 0, 0])

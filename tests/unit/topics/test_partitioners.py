@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.topics.errors import InvalidTopic
-from kupool.topics.partitioners import PARTITIONERS, Partitioner, fnv1a
+from kupool.topics.partitioners import PARTITIONERS, SHORT, KeyHashes, Partitioner, fnv1a
 
 
 def partitioner(name: str) -> Partitioner:
-    return Partitioner(name, Random(1))
+    return Partitioner(name, Random(1), KeyHashes())
 
 
 class PartitionerTests(SynchronousTestCase):
@@ -37,6 +37,18 @@ class PartitionerTests(SynchronousTestCase):
             one.choose(None, partitions)
             self.assertEqual(one.choose(key, partitions), found % partitions)
             self.assertEqual(other.choose(key, partitions), found % partitions)
+
+    def test_hashes_that_are_remembered(self) -> None:
+        """Q-28: a remembered one is the same, and so is one that was forgotten; long keys are not
+        remembered.
+        """
+        hashes = KeyHashes(most=2)
+        choose = hashes.of("fnv1a")
+        assert choose is not None
+        keys = [b"a", b"b", b"c", b"x" * SHORT, b"x" * (SHORT + 1)]
+        for _ in range(3):
+            self.assertEqual([choose(key) for key in keys], [fnv1a(key) for key in keys])
+        self.assertIs(hashes.of("round-robin"), None)
 
     def test_round_robin(self) -> None:
         """One after the other; with a hash those without a key."""

@@ -119,6 +119,19 @@ class AdminTests(TopicsTestCase):
         self.settle(self.topics.delete("a"))
         self.settle(self.topics.create("c", TopicSettings()))
 
+    def test_so_many_partitions(self) -> None:
+        """Q-14: no topic is created with more, or gets more; other settings may change."""
+        self.make(partitions=3)
+        error = self.failureResultOf(
+            self.topics.create("a", TopicSettings(partitions=4)), InvalidTopic
+        )
+        self.assertIn("expected 3 at most, not 4", str(error.value))
+        self.settle(self.topics.create("a", TopicSettings(partitions=3)))
+        self.failureResultOf(self.topics.change("a", TopicSettings(partitions=4)), InvalidTopic)
+        # One from before the limit was lowered.
+        self.settle(self.engine.create("large", TopicSettings(partitions=9)))
+        self.settle(self.topics.change("large", TopicSettings(partitions=9, max_record=5)))
+
     def test_topics_that_are_being_created_count(self) -> None:
         self.make(topics=2)
         under_way: Deferred[None] = Deferred()
@@ -249,6 +262,50 @@ class ProduceTests(TopicsTestCase):
         self.assertEqual(len({*places, *first}), 6)
         self.assertEqual(self.produce("t", others), places)
 
+    def test_compaction_keeps_the_last_record_of_each_key(self) -> None:
+        """Q-12: record by record; without a value or a key it goes with the age."""
+        self.settle(self.topics.create("c", TopicSettings(compaction="key", retention_time=50)))
+        records = [
+            NewRecord(b"1", key=b"a"),
+            NewRecord(b"2", key=b"b"),
+            NewRecord(b"3"),
+            NewRecord(b"4"),
+            NewRecord(b"", key=b""),
+            NewRecord(b"5", key=b"a"),
+            NewRecord(b"6", key=b"c"),
+        ]
+        self.assertEqual([offset for _, offset in self.produce("c", records)], list(range(7)))
+        self.settle(self.engine.trim(0))
+
+        def values() -> list[tuple[int, bytes]]:
+            found: Fetched = self.settle(self.topics.fetch(Partition("c", 0), 0))
+            self.assertEqual(found.next_offset, 7)
+            return [(record.offset, record.value) for record in found.records]
+
+        self.assertEqual(
+            values(), [(1, b"2"), (2, b"3"), (3, b"4"), (4, b""), (5, b"5"), (6, b"6")]
+        )
+        self.settle(self.engine.trim(50))
+        self.assertEqual(values(), [(1, b"2"), (5, b"5"), (6, b"6")])
+
+    def test_an_engine_without_compaction(self) -> None:
+        """Q-12, Q-38: such a topic is refused, since it would keep everything."""
+        self.engine.capabilities = self.engine.capabilities._replace(compacts=False)
+        refused = self.topics.create("c", TopicSettings(compaction="key"))
+        self.assertIn("compaction: this engine", str(self.failureResultOf(refused, InvalidTopic)))
+        self.settle(self.topics.create("c", TopicSettings()))
+
+    def test_a_stamp_is_for_one_record_of_a_partition_that_is_compacted(self) -> None:
+        """Q-12, Q-24."""
+        self.settle(self.topics.create("c", TopicSettings(partitions=2, compaction="key")))
+        stamp = Stamp("p", 1)
+        one, other = NewRecord(b"x", key=b"a"), NewRecord(b"y", key=b"b")
+        self.assertNotEqual(fnv1a(b"a") % 2, fnv1a(b"b") % 2)
+        first = self.produce("c", [one, other], stamp=stamp)
+        self.assertEqual(self.produce("c", [one, other], stamp=stamp), first)
+        refused = self.topics.produce("c", [one, one], stamp=Stamp("p", 2))
+        self.failureResultOf(refused, BatchTooLarge)
+
     def test_repeated_records_without_a_key_meet(self) -> None:
         """Q-23: also where others would take turns, and with a partition of their own."""
         for partitioner in ("fnv1a", "round-robin", "random"):
@@ -279,7 +336,7 @@ class ProduceTests(TopicsTestCase):
         """Q-20: small writes wait behind a large one of the same topic, and not behind others'."""
         self.settle(self.topics.change("t", TopicSettings(partitions=2, compression="zstd")))
         self.settle(self.topics.create("u", TopicSettings()))
-        small = self.topics.produce("t", [NewRecord(b"x" * (IN_THREAD - 1))], partition=0)
+        small = self.topics.produce("t", [NewRecord(b"x" * (IN_THREAD - 100))], partition=0)
         self.assertEqual(places(self.settle(small)), [(0, 0)])
         large = self.topics.produce("t", [NewRecord(b"y" * IN_THREAD)], partition=0)
         behind = [self.topics.produce("t", [NewRecord(b"z%d" % n)], partition=0) for n in (1, 2)]

@@ -8,7 +8,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.topics.errors import InvalidTopic
-from kupool.topics.settings import TopicSettings, check_growth, check_name, settings_of
+from kupool.topics.settings import TopicSettings, check_change, check_name, settings_of
 
 #: The values that are just valid, and those that are just not.
 LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
@@ -23,6 +23,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "dedup_window": ([0, 10_000_000], [-1, 10_000_001]),
     "dedup_time": ([0, 0.5, 1e10], [-1, 1.1e10, float("nan")]),
     "replicas": ([0, 1, 99], [-1, 100]),
+    "compaction": (["none", "key"], ["keys", ""]),
 }
 
 
@@ -53,6 +54,7 @@ class TopicSettingsTests(SynchronousTestCase):
                 "dedup_window": 0,
                 "dedup_time": 0.0,
                 "replicas": 0,
+                "compaction": "none",
             },
         )
 
@@ -63,6 +65,29 @@ class TopicSettingsTests(SynchronousTestCase):
         ]
         self.assertEqual(found, [False, True, True])
 
+    def test_what_contradicts_compaction(self) -> None:
+        """Q-12."""
+        self.assertTrue(settings_of({"compaction": "key"}).compacts)
+        self.assertFalse(settings_of({}).compacts)
+        for other in (
+            {"dedup_window": 1},
+            {"dedup_time": 1},
+            {"retention_bytes": 1},
+            {"partitioner": "round-robin"},
+            {"partitioner": "random"},
+        ):
+            with self.assertRaisesRegex(InvalidTopic, f"^compaction: .* {next(iter(other))}"):
+                settings_of({"compaction": "key", **other})
+            settings_of(other)
+
+    def test_compaction_is_chosen_when_a_topic_is_created(self) -> None:
+        """Q-12."""
+        plain, compacted = TopicSettings(), TopicSettings(compaction="key")
+        check_change(compacted, TopicSettings(compaction="key", retention_time=5))
+        for before, after in ((plain, compacted), (compacted, plain)):
+            with self.assertRaisesRegex(InvalidTopic, "^compaction: .* create another topic"):
+                check_change(before, after)
+
     def test_what_is_no_setting(self) -> None:
         with self.assertRaisesRegex(InvalidTopic, "^partition: there is no such setting; .* parti"):
             settings_of({"partition": 3})
@@ -71,10 +96,10 @@ class TopicSettingsTests(SynchronousTestCase):
 
     def test_partitions_only_grow(self) -> None:
         """Q-29."""
-        check_growth(TopicSettings(partitions=2), TopicSettings(partitions=2))
-        check_growth(TopicSettings(partitions=2), TopicSettings(partitions=3))
+        check_change(TopicSettings(partitions=2), TopicSettings(partitions=2))
+        check_change(TopicSettings(partitions=2), TopicSettings(partitions=3))
         with self.assertRaises(InvalidTopic):
-            check_growth(TopicSettings(partitions=2), TopicSettings(partitions=1))
+            check_change(TopicSettings(partitions=2), TopicSettings(partitions=1))
 
     def test_names(self) -> None:
         """Q-27."""

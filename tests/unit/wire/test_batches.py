@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,8 @@ from kupool.wire.batches import (
     decode_head,
     encode_batch,
 )
+from tests.fakes import release_0_batches
+from tests.servers.running_daemon import ROOT
 
 
 def batch(**changes: object) -> bytes:
@@ -77,9 +80,11 @@ class BatchTests(SynchronousTestCase):
                 self.assertIn(reason, str(caught.exception))
 
     def test_columns_of_different_lengths(self) -> None:
-        for column in ("usernames", "job_ids", "client_nonces"):
+        broken = [(column, []) for column in ("usernames", "job_ids", "client_nonces")]
+        broken += [("sessions", ["s"]), ("peers", ["p"] * 3)]
+        for column, values in broken:
             with self.assertRaises(PoisonBatch) as caught:
-                decode_batch(batch(**{column: []}))
+                decode_batch(batch(**{column: values}))
             self.assertIn("different lengths", str(caught.exception))
 
     @given(st.binary(max_size=300))
@@ -90,3 +95,41 @@ class BatchTests(SynchronousTestCase):
             except PoisonBatch:
                 continue
             self.fail(f"{body!r} was taken for a batch")
+
+
+class NeighbourTests(SynchronousTestCase):
+    """Issue 16, build 3: neighbouring releases read each other's batches."""
+
+    def bodies(self) -> list[bytes]:
+        """Return the log of the release before, as it left it."""
+        log = sqlite3.connect(":memory:")
+        log.executescript((ROOT / "tests/data/release_0/log.sql").read_text())
+        return [body for (body,) in log.execute("SELECT body FROM entries ORDER BY position")]
+
+    def test_the_release_before_reads_what_is_written_now(self) -> None:
+        """Whether the optional columns are there or not, it sees the same batch."""
+        for body in self.bodies():
+            now = decode_batch(body)
+            count = len(now.usernames)
+            now.sessions, now.peers = ["ab" * 16] * count, ["192.0.2.1:5"] * count
+            written = encode_batch(now)
+            self.assertIn(b'"sessions":["abab', written)
+            self.assertEqual(
+                release_0_batches.decode_batch(written), release_0_batches.decode_batch(body)
+            )
+            self.assertEqual(
+                release_0_batches.decode_head(written), release_0_batches.decode_head(body)
+            )
+
+    def test_what_the_release_before_wrote_is_read_now(self) -> None:
+        bodies = self.bodies()
+        self.assertEqual(len(bodies), 29)
+        for body in bodies:
+            then = release_0_batches.decode_batch(body)
+            now = decode_batch(body)
+            self.assertEqual(
+                [then.v, then.batch, then.at, then.usernames, then.job_ids, then.client_nonces],
+                [now.v, now.batch, now.at, now.usernames, now.job_ids, now.client_nonces],
+            )
+            self.assertEqual((now.sessions, now.peers), ([], []))
+            self.assertEqual(encode_batch(now), body)

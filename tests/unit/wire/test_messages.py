@@ -283,6 +283,11 @@ class ErrorTableTests(SynchronousTestCase):
             36: "already exists",
             37: "timeout",
             38: "no subscriber",
+            39: "stale generation",
+            40: "offset out of range",
+            41: "not the owner",
+            42: "wrong node",
+            43: "too large",
         }
         self.assertEqual({code: table[code] for code in texts}, texts)
         self.assertEqual(set(table) - set(texts), {20})

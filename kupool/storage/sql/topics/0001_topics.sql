@@ -18,6 +18,15 @@ CREATE TABLE partitions (
     UNIQUE (topic, number)
 );
 
+-- Offsets that no record has, although later ones may have: a restore of a backup passes over those
+-- that may have been used since. They go from first_offset up to, but without, end_offset.
+CREATE TABLE offset_gaps (
+    partition INTEGER NOT NULL REFERENCES partitions (id),
+    first_offset INTEGER NOT NULL,
+    end_offset INTEGER NOT NULL,
+    PRIMARY KEY (partition, first_offset)
+) WITHOUT ROWID;
+
 -- Partitions of topics that were deleted, while their batches are being removed.
 CREATE TABLE deleted_partitions (
     id INTEGER PRIMARY KEY
@@ -52,6 +61,23 @@ CREATE TABLE contents (
 
 CREATE UNIQUE INDEX contents_hash ON contents (partition, hash);
 
+-- Of topics that compact: the last batch of each key, by the hash of the key. A passing one is also
+-- dropped when it is old. These tables name no partition that could be deleted before their rows.
+CREATE TABLE newest_of_keys (
+    partition INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    base INTEGER NOT NULL,
+    passing INTEGER NOT NULL,
+    PRIMARY KEY (partition, hash)
+) WITHOUT ROWID;
+
+CREATE INDEX newest_of_keys_base ON newest_of_keys (partition, passing, base);
+
+-- The positions of batches that later ones have replaced, and that are not dropped yet.
+CREATE TABLE replaced_batches (
+    position INTEGER PRIMARY KEY
+);
+
 -- Batches that are appended later. Ids are never used twice, so that one cannot be cancelled
 -- instead of another.
 CREATE TABLE delayed_batches (
@@ -59,7 +85,9 @@ CREATE TABLE delayed_batches (
     due INTEGER NOT NULL,  -- milliseconds since the epoch
     partition INTEGER NOT NULL REFERENCES partitions (id),
     count INTEGER NOT NULL,
-    body BLOB NOT NULL
+    body BLOB NOT NULL,
+    hash BLOB,  -- of the key, in topics that compact; and whether it is passing
+    passing INTEGER
 );
 
 CREATE INDEX delayed_batches_due ON delayed_batches (due);
@@ -89,3 +117,12 @@ CREATE TABLE ages (
     position INTEGER PRIMARY KEY,
     seconds REAL NOT NULL
 );
+
+-- Where the topics of this file were moved to; as the table of this name in a store.
+CREATE TABLE migration (
+    direction TEXT PRIMARY KEY,
+    other TEXT NOT NULL,
+    state TEXT NOT NULL,
+    progress TEXT NOT NULL,
+    changed_at INTEGER NOT NULL  -- seconds since the epoch
+) WITHOUT ROWID;

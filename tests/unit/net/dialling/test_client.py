@@ -24,6 +24,7 @@ from kupool.net.dialling.failures import (
     SlowServer,
     TooManyRequests,
     Unreachable,
+    UnreadableAnswer,
 )
 from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.manager import ServerSettings
@@ -132,6 +133,17 @@ class RequestTests(ClientCase):
         waiting.callback("late")
         self.network.settle()
         self.assertEqual(client.counters["unknown answers"], 2)
+
+    def test_a_result_of_a_type(self) -> None:
+        """Q-62: it is decoded to the type, or the request fails; the connection stays."""
+        self.serve()
+        client = self.connected()
+        self.assertEqual(self.result(client.request("twice", 4, form=float)), 8.0)
+        asked = client.request("twice", 4, form=list[int])
+        self.network.settle()
+        failure = self.failureResultOf(asked, UnreadableAnswer)
+        self.assertIn("Expected `array`, got `int`", failure.getErrorMessage())
+        self.assertEqual(self.result(client.request("twice", 2)), 4)
 
     def test_only_so_many_wait(self) -> None:
         self.serve()
@@ -469,6 +481,19 @@ class ReconnectTests(ClientCase):
         self.result(client.connect())
         self.assertEqual(self.said, ["connected"])
 
+    def test_several_addresses(self) -> None:
+        """Q-34: they are tried in turn, and the client says which one it has."""
+        self.serve()
+        client = Client(
+            self.network,
+            ["tcp:127.0.0.1:7000", ADDRESS],
+            settings=ClientSettings(attempts=0, backoff_first=1.0),
+        )
+        self.addCleanup(lambda: self.network.run(client.close(), patience=20))
+        self.assertEqual(client.server, "tcp:127.0.0.1:7000")
+        self.network.run(client.connect(), patience=5)
+        self.assertEqual(client.server, ADDRESS)
+
     def test_as_many_attempts_as_it_is_told(self) -> None:
         client = self.client(attempts=3, backoff_first=1.0)
         connecting = client.connect()
@@ -602,6 +627,16 @@ class ReconnectTests(ClientCase):
         self.network.run(self.server.stop(), patience=10)
         self.assertEqual(self.network.getDelayedCalls(), [])
 
+    def test_close_when_the_connection_is_lost(self) -> None:
+        """P-63: a hook that closes the client then is told when it is closed."""
+        self.serve()
+        client = self.connected()
+        closing: list[Deferred[None]] = []
+        client.on_disconnected = lambda why: closing.append(Deferred.fromCoroutine(client.close()))
+        self.network.cut()
+        self.network.settle()
+        self.assertIs(self.successResultOf(closing[0]), None)
+
     def test_close_while_it_tries(self) -> None:
         for unreachable in (True, False):
             if unreachable:
@@ -661,6 +696,58 @@ class HookTests(ClientCase):
             self.assertEqual(self.result(client.request("twice", 2)), 4)
             self.network.run(client.close(), patience=20)
             self.assertEqual(len(self.flushLoggedErrors(error)), 3)
+
+    def test_a_hook_that_fails_is_tried_again_without_end(self) -> None:
+        """With no limit of attempts, a first hook that fails is no reason to give up."""
+        self.serve()
+        client = self.client(attempts=0, backoff_first=1.0)
+        fails = [True, True, False]
+
+        def begin(connection: Connection) -> None:
+            if fails.pop(0):
+                raise RequestError(FORBIDDEN)
+
+        client.on_connected = begin
+        client.connect().addErrback(lambda failure: None)
+        self.network.advance(10.0)
+        self.assertEqual((client.state, fails), (ClientState.CONNECTED, []))
+        self.assertEqual(len(self.flushLoggedErrors(RequestError)), 2)
+
+    def test_a_hook_that_gives_a_connection_up(self) -> None:
+        """It counts as lost, is no fault in a log, and those who wait get the next one."""
+        self.serve()
+        client = self.client(attempts=0, backoff_first=1.0)
+        fails = [True, False]
+
+        def begin(connection: Connection) -> None:
+            if fails.pop(0):
+                raise ConnectionEnded("not now")
+
+        client.on_connected = begin
+        connecting = client.connect()
+        self.network.settle()
+        self.assertNoResult(connecting)
+        self.network.advance(2.0)
+        self.assertIs(self.successResultOf(connecting), client.connection)
+        self.assertEqual(self.said, ["not now"])
+
+    def test_a_hook_that_is_not_wanted(self) -> None:
+        """Issue 16: a login that is refused for good ends the client, and is no fault in a log."""
+        self.serve()
+        told: list[NotWanted] = []
+        client = self.client()
+
+        def begin(connection: Connection) -> None:
+            raise NotWanted(client.server, "no such user", 24)
+
+        client.on_connected, client.on_gone = begin, told.append
+        connecting = client.connect()
+        self.network.settle()
+        error = self.failureResultOf(connecting, NotWanted).value
+        self.assertEqual((error.code, told), (24, [error]))
+        self.network.advance(100.0)
+        self.assertEqual((client.state, client.counters["connected"]), (ClientState.GONE, 1))
+        self.assertIn(ADDRESS, str(error))
 
     def test_not_wanted(self) -> None:
         """Issue 12: a state, an event with the code, and the code in later errors."""

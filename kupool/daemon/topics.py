@@ -1,0 +1,299 @@
+"""The daemon's topics: for sessions, and for HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import SystemRandom
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from kupool.daemon.events import (
+    LONGEST,
+    NOT_RELOADED,
+    RELOADED,
+    STARTED,
+    STOPPING,
+    EventWatch,
+    TopicEvents,
+)
+from kupool.daemon.files import TOPICS_FILE, topics_kind
+from kupool.daemon.new_topics import default_topic
+from kupool.daemon.pace import RequestPace
+from kupool.daemon.topic_access import TopicAccess
+from kupool.net.refusals import Refusals
+from kupool.net.routing.router import Router
+from kupool.permissions.table import PermissionTable
+from kupool.pool import IEvents
+from kupool.pool.events import ManyEvents
+from kupool.settings import NodeTopicsSettings, Settings, SubmissionSettings
+from kupool.storage.database import Database
+from kupool.topics.api.table import TopicApi
+from kupool.topics.api.world import TopicWorld
+from kupool.topics.dead_letters import DeadLetters
+from kupool.topics.delays import DelayedRecords
+from kupool.topics.events import EVENTS, EventWriter
+from kupool.topics.groups import ConsumerGroups, GroupLimits
+from kupool.topics.routed import RoutedTopics
+from kupool.topics.service import TopicLimits, Topics
+from kupool.topics.sessions import SessionFetchLimits, TopicSessions
+from kupool.topics.settings import TopicSettings
+from kupool.topics.submissions import SUBMISSIONS, SubmissionTopic
+from kupool.topics.transactions import TopicTransactions, TransactionLimits
+from kupool.web import IStatusSource
+from kupool.web.access import WebAccess
+from kupool.web.answers import ApiResource
+from kupool.web.topics import topic_routes
+
+#: Seconds that a stop waits for the last events to be written.
+LAST_EVENTS = 1.0
+
+
+class TopicCleanup:
+    """Removes old records of topics now and then.
+
+    ``interval`` is the seconds between two removals, and may be set at any time. Times are those of
+    the retention clock, in seconds since the epoch.
+    """
+
+    _log = Logger()
+
+    def __init__(self, engine: Any, interval: float) -> None:
+        self.interval = interval
+        self._engine = engine
+        self._last: float | None = None
+        self._running: Deferred[None] | None = None
+        self._stopped = False
+
+    def look(self, now: float) -> None:
+        """Remove old records if it is time; the first time, records begin to age."""
+        if self._running is not None or self._stopped:
+            return
+        if self._last is None or not 0 <= now - self._last < self.interval:
+            self._last = now
+            trimming = self._running = Deferred.fromCoroutine(self._trim(now))
+            trimming.addBoth(self._ended)
+
+    async def _trim(self, now: float) -> None:
+        dropped = await self._engine.trim(now)
+        if dropped:
+            self._log.info("Dropped {count} old records of topics", count=dropped)
+
+    def stop(self) -> None:
+        """Remove nothing any more, also not the rest of what is being removed."""
+        self._stopped = True
+        if self._running is not None:
+            self._running.cancel()
+
+    def _ended(self, result: Any) -> None:
+        self._running = None
+        if result is not None and not self._stopped:
+            self._log.warn(
+                "Old records of topics could not be removed: {reason}",
+                reason=result.getErrorMessage(),
+            )
+
+
+@dataclass(frozen=True)
+class TopicsPart:
+    """The topics with their groups, and what serves them."""
+
+    world: TopicWorld
+    api: TopicApi
+    sessions: TopicSessions
+    pace: RequestPace
+    cleanup: TopicCleanup
+    refusals: Refusals
+    access: TopicAccess
+    events: EventWriter | None
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be written now; empty if it can."""
+        problem: str = self.world.topics.engine.problem()
+        return problem
+
+    @property
+    def persistent(self) -> bool:
+        """Whether records outlive the process."""
+        persistent: bool = self.world.topics.engine.capabilities.persistent
+        return persistent
+
+    async def open(self) -> None:
+        """Open the engine, and begin to write delayed records that are due.
+
+        Raises what the engine raises.
+        """
+        await self.world.topics.engine.open()
+        if self.events is not None:
+            await self.events.open()
+        self.world.delays.start()
+
+    def apply(self, settings: NodeTopicsSettings) -> None:
+        """Apply changed settings."""
+        self.pace.rate = settings.rate
+        self.cleanup.interval = settings.cleanup_interval
+        self.sessions.limits = _session_limits(settings)
+
+    def for_pool(self, others: IEvents, wall: Callable[[], float]) -> IEvents:
+        """Return what tells the topic of events and ``others`` about the pool."""
+        if self.events is None:
+            return others
+        return ManyEvents([others, TopicEvents(self.events, wall)])
+
+    def watch(self, status: IStatusSource) -> Callable[[], None]:
+        """Return a function that looks at the status, and writes what has changed as events."""
+        return _nothing if self.events is None else EventWatch(self.events, status).look
+
+    def started(self) -> None:
+        """Write that the daemon runs."""
+        self._tell(STARTED, {})
+
+    def stopping(self) -> None:
+        """Write that the daemon begins to stop."""
+        self._tell(STOPPING, {})
+
+    def reloaded(self, changed: Sequence[str], restart: Sequence[str]) -> None:
+        """Write which settings a reload has changed, and which need a restart."""
+        self._tell(RELOADED, {"changed": changed, "restart": restart})
+
+    def not_reloaded(self, reason: str) -> None:
+        """Write why a reload was refused."""
+        self._tell(NOT_RELOADED, {"reason": reason[:LONGEST]})
+
+    def _tell(self, kind: str, event: Mapping[str, object]) -> None:
+        if self.events is not None:
+            self.events.tell(kind, event)
+
+    def finish(self) -> None:
+        """Take no more requests, and end the fetches that wait."""
+        self.api.close()
+
+    async def close(self) -> None:
+        """Stop everything that runs, and close the engine."""
+        self.finish()
+        self.cleanup.stop()
+        self.world.delays.stop()
+        self.world.groups.close()
+        self.world.transactions.close()
+        self.refusals.stop()
+        if self.events is not None:
+            await self.events.close(LAST_EVENTS)
+        await self.world.topics.engine.close()
+
+    def routes(self, access: WebAccess, settings: NodeTopicsSettings) -> Mapping[str, ApiResource]:
+        """Return the routes of the HTTP API."""
+        return topic_routes(
+            self.api, access, self.access.of_request, most_body=settings.produce_size
+        )
+
+
+def make_topics(
+    settings: Settings,
+    reactor: Any,
+    wall: Callable[[], float],
+    methods: Router,
+    *,
+    log: Any,
+    instance: str,
+    database: Callable[[str, str], Database],
+    table: PermissionTable,
+) -> TopicsPart:
+    """Make the topics, and add their methods for the pool's sessions, which go by the ``table``.
+
+    They must not be ``off``. ``log`` is that of the submissions, which are a topic, too, and
+    ``instance`` makes the ids of this process's events unique. ``database`` returns the database in
+    a file of the data folder, with a schema. Nothing is opened.
+    """
+    own = settings.topics
+    main = _make_engine(settings, reactor, wall, database)
+    engine = RoutedTopics(
+        main,
+        {SUBMISSIONS: SubmissionTopic(log.reader(), _shown(settings.submissions))},
+        kept={EVENTS},
+    )
+    topics = Topics(
+        engine,
+        reactor,
+        wall,
+        lambda call: deferToThreadPool(reactor, reactor.getThreadPool(), call),
+        random=SystemRandom(),
+        limits=TopicLimits(topics=own.most, partitions=settings.new_topics.max_partitions),
+        decoders=engine.decoders,
+    )
+    world = TopicWorld(
+        topics,
+        ConsumerGroups(engine, reactor, wall, GroupLimits(groups=own.groups, members=own.members)),
+        DeadLetters(topics),
+        DelayedRecords(topics, reactor, wall),
+        TopicTransactions(
+            topics,
+            reactor,
+            TransactionLimits(
+                transactions=own.transactions,
+                of_owner=own.user_transactions,
+                timeout=own.transaction_timeout,
+            ),
+        ),
+        wall=wall,
+        seconds=reactor.seconds,
+        defaults=default_topic(settings.new_topics),
+        fetch_bytes=own.fetch_size,
+    )
+    refusals, pace, access = Refusals(reactor), RequestPace(own.rate), TopicAccess(table)
+    api = TopicApi(world, refusals.note)
+    sessions = TopicSessions(
+        api,
+        methods,
+        access.of_session,
+        before=[pace],
+        limits=_session_limits(own),
+        note=refusals.note,
+    )
+    cleanup = TopicCleanup(engine, own.cleanup_interval)
+    events = None
+    if own.events == "on":
+        events = EventWriter(topics, main, reactor, wall, instance=instance)
+    return TopicsPart(world, api, sessions, pace, cleanup, refusals, access, events)
+
+
+def _make_engine(
+    settings: Settings,
+    reactor: Any,
+    wall: Callable[[], float],
+    database: Callable[[str, str], Database],
+) -> Any:
+    """Return the engine of ``--topics``, which has all topics but those of other sources."""
+    kind = topics_kind(settings)
+    if kind == "memory":
+        from kupool.topics.memory import MemoryTopics
+
+        return MemoryTopics(wall, settings.topics.memory)
+    if kind == "sqlite":
+        from kupool.topics.sqlite import SqliteTopics
+
+        interval = settings.new_topics.flush_interval
+        file = database(TOPICS_FILE, "topics")
+        return SqliteTopics(file, reactor, wall, flush_interval=interval)
+    raise ValueError(f"there is no engine of topics {kind!r}")
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _shown(settings: SubmissionSettings) -> TopicSettings:
+    """Return the settings of the topic of submissions: the log applies its own retention."""
+    return TopicSettings(
+        retention_time=settings.log_retention, retention_bytes=settings.log_max_size
+    )
+
+
+def _session_limits(settings: NodeTopicsSettings) -> SessionFetchLimits:
+    return SessionFetchLimits(settings.fetches, settings.fetches_size)
+
+
+__all__ = ["TopicCleanup", "TopicsPart", "make_topics"]

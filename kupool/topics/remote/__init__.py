@@ -1,0 +1,1 @@
+"""Topics and groups of a server: producers, consumers and administration over a connection."""

@@ -1,0 +1,128 @@
+"""What the daemon writes to the topic of events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from kupool.daemon.events import LONGEST, EventWatch, TopicEvents
+from kupool.pool import IEvents, SavedJob
+from kupool.pool.session import Session
+
+
+class Told:
+    """Takes what would be written."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Mapping[str, object], str]] = []
+
+    def tell(self, kind: str, event: Mapping[str, object], key: str = "") -> None:
+        self.events.append((kind, event, key))
+
+    def take(self) -> list[tuple[str, Mapping[str, object], str]]:
+        taken, self.events = self.events, []
+        return taken
+
+
+class TopicEventsTests(SynchronousTestCase):
+    """Issue 16, build 6: events of the pool say the same as on the bus."""
+
+    def test_jobs_and_sessions(self) -> None:
+        told = Told()
+        events = TopicEvents(told, lambda: 5.0)  # type: ignore[arg-type]
+        verifyObject(IEvents, events)
+        session = Session("alice.rig", "user")
+        events.job(SavedJob(7, "ab", 3.0))
+        events.opened(session, "192.0.2.1:5")
+        events.closed(session, "x" * 1000)
+        self.assertIs(events.wants_accepted, False)
+        events.accepted(lambda: self.fail("nobody wants it"))
+        same = {"session": session.session_id.hex(), "username": "alice.rig", "at": 5000}
+        self.assertEqual(
+            told.events,
+            [
+                ("job", {"job_id": 7, "server_nonce": "ab", "at": 3000}, ""),
+                ("session.opened", {**same, "peer": "192.0.2.1:5"}, "alice.rig"),
+                ("session.closed", {**same, "reason": "x" * LONGEST}, "alice.rig"),
+            ],
+        )
+
+
+class Status:
+    """A status that a test sets."""
+
+    def __init__(self) -> None:
+        self.banned: dict[str, float] = {}
+        self.reasons: list[str] = []
+        self.worries: list[str] = []
+        self.dead = 0
+        self.phase = "running"
+
+    def bans(self) -> dict[str, float]:
+        return dict(self.banned)
+
+    def ready(self) -> list[str]:
+        return self.reasons
+
+    def concerns(self) -> list[str]:
+        return self.worries
+
+    def shutdown(self) -> Any:
+        return SimpleNamespace(dead_letters=self.dead, phase=self.phase)
+
+
+class EventWatchTests(SynchronousTestCase):
+    """Issue 16, build 6: what begins and ends is written once each."""
+
+    def setUp(self) -> None:
+        self.told = Told()
+        self.status = Status()
+        self.watch = EventWatch(self.told, self.status)  # type: ignore[arg-type]
+
+    def look(self) -> list[tuple[str, Mapping[str, object]]]:
+        self.watch.look()
+        return [(kind, event) for kind, event, _ in self.told.take()]
+
+    def test_nothing_happens(self) -> None:
+        self.assertEqual(self.look(), [])
+
+    def test_bans(self) -> None:
+        self.status.banned = {"192.0.2.1": 59.6}
+        self.assertEqual(self.look(), [("ban", {"address": "192.0.2.1", "seconds": 60})])
+        self.status.banned = {"192.0.2.1": 58.0, "192.0.2.2": 5.0}
+        self.assertEqual(self.look(), [("ban", {"address": "192.0.2.2", "seconds": 5})])
+        self.status.banned = {"192.0.2.2": 4.0}
+        self.assertEqual(self.look(), [("ban.over", {"address": "192.0.2.1"})])
+
+    def test_what_is_away_and_back(self) -> None:
+        """A reason whose figures change with every look is one problem."""
+        self.status.reasons = ["log: the disk is full"]
+        self.status.worries = ["spool: 2 batches wait for the log, the oldest for 3s"]
+        self.assertCountEqual(
+            self.look(),
+            [
+                ("problem", {"part": "log", "reason": "the disk is full"}),
+                (
+                    "problem",
+                    {"part": "spool", "reason": "2 batches wait for the log, the oldest for 3s"},
+                ),
+            ],
+        )
+        self.status.worries = ["spool: 9 batches wait for the log, the oldest for 4s"]
+        self.assertEqual(self.look(), [])
+        self.status.reasons = []
+        self.assertEqual(self.look(), [("problem.over", {"part": "log"})])
+
+    def test_a_daemon_that_starts_or_stops_has_no_problem(self) -> None:
+        for self.status.phase in ("listening", "stopping: clients"):
+            self.status.reasons = [self.status.phase]
+            self.assertEqual(self.look(), [])
+
+    def test_dead_letters(self) -> None:
+        for dead, told in ((2, [2]), (2, []), (1, []), (3, [3])):
+            self.status.dead = dead
+            self.assertEqual(self.look(), [("dead_letters", {"waiting": n}) for n in told])
