@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "masking": set(),
     "printable": set(),
     "moved": set(),
+    "patterns": set(),
     "timing": set(),
     "storage": {"timing"},
     "accounts": {"errors", "callbacks", "timing", "net", "storage", "permissions"},
@@ -48,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "session",
         "settings_file",
     },
-    "live": {"errors", "callbacks", "timing", "wire", "session", "net"},
+    "live": {"errors", "callbacks", "patterns", "timing", "wire", "session", "net", "topics"},
     "rooms": {
         "errors",
         "moved",
@@ -84,6 +85,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "callbacks",
         "incidents",
+        "patterns",
         "timing",
         "wire",
         "session",
@@ -107,7 +109,7 @@ MAY_IMPORT["commands"] = _ROOMS - {"web"}
 MAY_IMPORT["cli"] = {"commands"}
 
 #: What every room may stand on that has a reactor.
-MECHANISMS = ("kupool.callbacks", "kupool.incidents", "kupool.timing")
+MECHANISMS = ("kupool.callbacks", "kupool.incidents", "kupool.patterns", "kupool.timing")
 
 #: These are known to each other by the interfaces in their packages' ``__init__`` alone.
 BY_INTERFACE = ("live", "log", "bus")

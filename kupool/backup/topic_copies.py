@@ -89,25 +89,22 @@ def pass_over_offsets(
     wanted = MARGIN + int(EACH_SECOND * max(0.0, seconds))
     ends = _ends(there)
     rows = connection.execute(
-        "SELECT partitions.id, topics.name, number, low, next FROM partitions "
+        "SELECT partitions.id, topics.name, number, next FROM partitions "
         "JOIN topics ON topics.id = partitions.topic"
     ).fetchall()
-    for key, topic, number, low, end in rows:
+    for key, topic, number, end in rows:
         known = max(end, ends.get((topic, number), 0))
         following = known + min(wanted, int(((1 << OFFSET_BITS) - known) * LARGEST_SHARE))
-        if low < end:
-            connection.execute(
-                "INSERT OR REPLACE INTO offset_gaps (partition, first_offset, end_offset) "
-                "VALUES (?, coalesce((SELECT first_offset FROM offset_gaps "
-                "WHERE partition = ? AND end_offset = ?), ?), ?)",
-                (key, key, end, end, following),
-            )
         connection.execute(
-            "UPDATE partitions SET next = ?, low = iif(low = next, ?, low) WHERE id = ?",
-            (following, following, key),
+            "INSERT OR REPLACE INTO offset_gaps (partition, first_offset, end_offset) "
+            "VALUES (?, coalesce((SELECT first_offset FROM offset_gaps "
+            "WHERE partition = ? AND end_offset = ?), ?), ?)",
+            (key, key, end, end, following),
         )
+        connection.execute("UPDATE partitions SET next = ? WHERE id = ?", (following, key))
+        # One behind the end is of a topic whose records are in the log, which has its own epochs.
         connection.execute(
-            "UPDATE group_positions SET next = ? WHERE partition = ? AND next >= ?",
+            "UPDATE group_positions SET next = ? WHERE partition = ? AND next = ? AND next > 0",
             (following, key, end),
         )
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from kupool.backup import file_name
 from kupool.backup.verifying import VERIFIED, VerifiedFolder, verify_folder
-from kupool.commands.comparing import counted
 from kupool.commands.console import complain, make_console, print_table, say
 from kupool.commands.copying import CopyBar
 from kupool.commands.data_files import not_a_folder
+from kupool.commands.progress import counted
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.printable import printable_json
 

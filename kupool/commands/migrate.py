@@ -6,6 +6,7 @@ import argparse
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ from kupool.log import LogUnavailable
 from kupool.log.sqlite import SqliteLog
 from kupool.migration import CannotMove
 from kupool.migration.logs import LogSide
-from kupool.migration.moving import Move, Side, undo
+from kupool.migration.moving import Move, Side, moved_positions, undo
+from kupool.migration.positions import Unmoved
 from kupool.migration.reports import Compared
 from kupool.migration.sqlite_log import SqliteLogSide
 from kupool.migration.sqlite_store import SqliteStore
@@ -120,22 +122,27 @@ async def _migrate(reactor: Any, opened: _Opened, old: str, new: str) -> None:
     before, after = _load(old), _load(new)
     topics = opened.topics(topic_side(old, before.settings), topic_side(new, after.settings))
     if topics is not None and is_running(before.settings):
-        await _move_topics(topics, running=True)
+        await _move_topics(topics, running=True, log_position=Unmoved())
         return
     source = opened.side(old, before, new=False)
     target = opened.side(new, after, new=True)
+    log_position: Callable[[int], int] = Unmoved()
     if topics is not None:
-        await _move_topics(topics, running=False)
+        topics.begin()
     if topics is None or not source.same_place(target):
         await _move(reactor, source, target, before.settings)
+        log_position = moved_positions(target.store)
     if topics is not None:
+        await _move_topics(topics, running=False, log_position=log_position)
         topics.finish()
     say(f"Start the daemon with --config {target.name}")
 
 
-async def _move_topics(topics: TopicMigration, *, running: bool) -> None:
+async def _move_topics(
+    topics: TopicMigration, *, running: bool, log_position: Callable[[int], int]
+) -> None:
     with TerminalBar() as bar:
-        copied = await topics.copy(bar, running=running)
+        copied = await topics.copy(bar, running=running, log_position=log_position)
     tell_copied(copied, topics.old, topics.new)
     if not running and copied is not None:
         say(f"{copied.positions:,} positions of groups were moved")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,22 @@ class TopicMigration:
         self._progress = TopicMoveProgress(new.file.with_name(TOPIC_MOVE_FILE))
         self._move = TopicMove(old, new, self._progress, wall=time.time)
 
-    async def copy(self, report: Report, *, running: bool) -> TopicsCopied | None:
-        """Copy and compare; returns nothing if the move was complete before.
+    def begin(self) -> bool:
+        """Let no daemon start on the new side; returns whether the move is complete already.
 
         Raises :class:`CannotMove`.
         """
-        complete = self._move.begin()
+        return self._move.begin()
+
+    async def copy(
+        self, report: Report, *, running: bool, log_position: Callable[[int], int]
+    ) -> TopicsCopied | None:
+        """Copy and compare; returns nothing if the move was complete before.
+
+        ``log_position`` returns where an entry of the submission log is now, by its old position.
+        Raises :class:`CannotMove`.
+        """
+        complete = self.begin()
         if complete:
             return None
         source = SqliteTopicSource(self._reactor, self.old.file)
@@ -75,7 +86,13 @@ class TopicMigration:
         async def move() -> TopicsCopied:
             await source.open()
             await target.open()
-            return await self._move.copy(source, target, report, running=running)
+            return await self._move.copy(
+                source,
+                target,
+                report,
+                running=running,
+                log_position=log_position,
+            )
 
         async def close() -> None:
             await source.close()

@@ -238,11 +238,11 @@ class Daemon:
             await self._open("bus_url" if settings.bus.url.strip() else "mq_url", parts.bus)
         if parts.rooms is not None:
             await self._open("bus_url" if settings.bus.url.strip() else "mq_url", parts.rooms)
-        if parts.topics is not None:
-            self._look_for_moved_topics()
-            await self._open("data", parts.topics)
         self.status.enter("comparing")
         await self._look_for_moves()
+        if parts.topics is not None:  # it is written to at once
+            self._look_for_moved_topics()
+            await self._open("data", parts.topics)
         compared = await self._compare_first()
         self.status.enter("restoring")
         await self._restore(compared)
@@ -432,6 +432,10 @@ class Daemon:
         if not self.parts.stats.persistent:
             self._log.warn(
                 "The counts are in memory (--store memory): they are lost when the process ends"
+            )
+        if self.settings.topics.kind == "memory":
+            self._log.warn(
+                "Topics are in memory (--topics memory): they are lost when the process ends"
             )
 
     def _warn_of_descriptors(self) -> None:

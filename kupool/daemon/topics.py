@@ -24,11 +24,13 @@ from kupool.daemon.files import TOPICS_FILE, topics_kind
 from kupool.daemon.new_topics import default_topic
 from kupool.daemon.pace import RequestPace
 from kupool.daemon.topic_access import TopicAccess
+from kupool.errors import ErrorText
 from kupool.net.refusals import Refusals
 from kupool.net.routing.router import Router
 from kupool.permissions.table import PermissionTable
 from kupool.pool import IEvents
 from kupool.pool.events import ManyEvents
+from kupool.session.connection import Connection
 from kupool.settings import NodeTopicsSettings, Settings, SubmissionSettings
 from kupool.storage.database import Database
 from kupool.topics.api.table import TopicApi
@@ -50,6 +52,9 @@ from kupool.web.topics import topic_routes
 
 #: Seconds that a stop waits for the last events to be written.
 LAST_EVENTS = 1.0
+
+#: What the log calls requests above ``--topics-rate``.
+TOO_FAST = "topics, too many requests of one session"
 
 
 class TopicCleanup:
@@ -95,6 +100,22 @@ class TopicCleanup:
                 "Old records of topics could not be removed: {reason}",
                 reason=result.getErrorMessage(),
             )
+
+
+class _Paced:
+    """A step before methods: refuses requests above the pace, and notes them for the log."""
+
+    def __init__(self, pace: RequestPace, refusals: Refusals, access: TopicAccess) -> None:
+        self._pace = pace
+        self._refusals = refusals
+        self._access = access
+
+    def __call__(self, connection: Connection, request: Any) -> ErrorText | None:
+        refusal = self._pace(connection, request)
+        if refusal is not None:
+            caller = self._access.of_session(connection)
+            self._refusals.note(TOO_FAST, caller.host, caller.user)
+        return refusal
 
 
 @dataclass(frozen=True)
@@ -223,6 +244,7 @@ def make_topics(
         random=SystemRandom(),
         limits=TopicLimits(topics=own.most, partitions=settings.new_topics.max_partitions),
         decoders=engine.decoders,
+        reserved=engine.reserved,
     )
     world = TopicWorld(
         topics,
@@ -249,7 +271,7 @@ def make_topics(
         api,
         methods,
         access.of_session,
-        before=[pace],
+        before=[_Paced(pace, refusals, access)],
         limits=_session_limits(own),
         note=refusals.note,
     )

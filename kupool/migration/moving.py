@@ -23,6 +23,7 @@ from kupool.migration import progress as phases
 from kupool.migration.log_copy import check_log, copy_log, move_dead_letters
 from kupool.migration.logs import Acknowledged, LogSide
 from kupool.migration.notes import AWAY, INTO, LOG, MOVED, MOVING, UNDONE, MoveNote
+from kupool.migration.positions import PositionMap, Unmoved
 from kupool.migration.progress import MoveProgress, decode
 from kupool.migration.reports import Compared, Report
 from kupool.migration.source import examine
@@ -247,6 +248,15 @@ class Move:
         store.commit()
 
 
+def moved_positions(store: Store) -> PositionMap:
+    """Return where entries of the log are since the move into a store, by their old positions.
+
+    All positions stay if the log was not moved.
+    """
+    note = store.notes().get(INTO)
+    return Unmoved() if note is None else decode(note.progress).positions
+
+
 def undo(source: Side, target: Side | None, wall: Callable[[], float]) -> None:
     """Let daemons start on the source again, and no longer on the target.
 
@@ -280,4 +290,4 @@ def _was_used(store: Store, progress: MoveProgress) -> bool:
     return mark_of(store).position > counted or newest_job(store) > progress.newest_job
 
 
-__all__ = ["Move", "Side", "undo"]
+__all__ = ["Move", "Side", "moved_positions", "undo"]

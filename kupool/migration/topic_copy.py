@@ -106,7 +106,10 @@ class TopicCopier:
             there = self._target.topic(name)
             if name not in self._progress.topics():
                 if there is not None:
-                    raise CannotMove(f"the target has a topic {name} already; delete it there")
+                    raise CannotMove(
+                        f"the target has a topic {name} already: delete it there, or move the "
+                        "file of its topics away"
+                    )
                 self._progress.begin(name, topic.identity)
             if there is None:
                 await self._target.create(name, topic.settings)

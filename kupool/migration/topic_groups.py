@@ -13,6 +13,7 @@ from twisted.internet.defer import gatherResults
 from kupool.migration import CannotMove
 from kupool.migration.topic_progress import TopicMoveProgress
 from kupool.migration.topic_source import GroupState, TopicSource
+from kupool.topics.batches import MOST_RECORDS
 from kupool.topics.interfaces import StoredBatch
 from kupool.topics.partition import Partition
 
@@ -26,12 +27,22 @@ _Read = Callable[[int], Coroutine[Any, Any, Sequence[StoredBatch]]]
 
 
 class GroupMover:
-    """Moves the groups of topics that are copied. ``target`` is an ``ITopicEngine``."""
+    """Moves the groups of topics that are copied. ``target`` is an ``ITopicEngine``.
 
-    def __init__(self, source: TopicSource, target: Any, progress: TopicMoveProgress) -> None:
+    ``log_position`` returns where an entry of the submission log is now, by its old position.
+    """
+
+    def __init__(
+        self,
+        source: TopicSource,
+        target: Any,
+        progress: TopicMoveProgress,
+        log_position: Callable[[int], int],
+    ) -> None:
         self._source = source
         self._target = target
         self._progress = progress
+        self._log_position = log_position
 
     async def move(self) -> int:
         """Move generations, positions and delayed batches; returns how many positions.
@@ -76,9 +87,14 @@ class GroupMover:
         Of an offset that no record has, it is that of the next one.
         """
         copy = self._progress.partition(partition)
-        if copy is None or offset >= copy.source_next:
-            return offset if copy is None else copy.target_next
         extent = (await self._source.extents(partition.topic))[partition.number]
+        if offset > extent.high:  # its records are in the submission log
+            position, index = divmod(offset, MOST_RECORDS + 1)
+            return self._log_position(position) * (MOST_RECORDS + 1) + index
+        if copy is None:
+            return offset
+        if offset >= copy.source_next:
+            return copy.target_next
         offset = max(offset, extent.low)
         mark = self._progress.mark_before(partition, offset) or (0, 0)
         sources = _batches(

@@ -93,10 +93,17 @@ class TopicMove:
         return False
 
     async def copy(
-        self, source: TopicSource, target: Any, report: Report, *, running: bool
+        self,
+        source: TopicSource,
+        target: Any,
+        report: Report,
+        *,
+        running: bool,
+        log_position: Callable[[int], int],
     ) -> TopicsCopied:
         """Copy and compare; if the old side is still ``running``, only what it has by now.
 
+        ``log_position`` returns where an entry of the submission log is now, by its old position.
         Raises :class:`CannotMove`.
         """
         copier = TopicCopier(source, target, self._progress, report)
@@ -110,7 +117,8 @@ class TopicMove:
         positions = 0
         if not running:
             report.begin("Moving groups", 0)
-            positions = await GroupMover(source, target, self._progress).move()
+            mover = GroupMover(source, target, self._progress, log_position)
+            positions = await mover.move()
         return TopicsCopied(copier.compared(), positions, left)
 
     def finish(self) -> None:

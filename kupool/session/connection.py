@@ -37,7 +37,7 @@ from kupool.session.lifecycle import (
 )
 from kupool.session.outbox import EventPolicy, Outbox
 from kupool.session.surroundings import Limits, Surroundings
-from kupool.session.waiting import WaitingRoom
+from kupool.session.waiting import SpaceWaiter, WaitingRoom
 from kupool.wire.framing import Discarding, Framing, Item, Splitter, Tlv
 from kupool.wire.messages import (
     RequestId,
@@ -96,6 +96,7 @@ class Connection:
         "_replies",
         "_router",
         "_slice",
+        "_space_waiters",
         "_splitter",
         "_writable",
         "around",
@@ -140,6 +141,7 @@ class Connection:
         self.deadline: tuple[float, float, CloseReason] | None = None
         #: Messages that wait for space in the buffer; see :mod:`kupool.net.delivery`.
         self.waiting: WaitingRoom | None = None
+        self._space_waiters: tuple[SpaceWaiter, ...] = ()
         self._now = around.now
         self.last_seen = around.now()
         self._half_close = half_close
@@ -634,9 +636,26 @@ class Connection:
             self._start_reading()
         self._tell_waiting()
 
+    @property
+    def congested(self) -> bool:
+        """Whether data sent now has to wait, as the peer reads slowly."""
+        return self._outbox is not None
+
+    def wait_for_space(self, waiter: SpaceWaiter) -> None:
+        """Call ``waiter.changed()`` when there is more space, and when the connection ends.
+
+        The waiters are called in their order, and again each time, until they stop waiting.
+        """
+        if waiter not in self._space_waiters:
+            self._space_waiters += (waiter,)
+
+    def stop_waiting(self, waiter: SpaceWaiter) -> None:
+        """Call a waiter no more."""
+        self._space_waiters = tuple(each for each in self._space_waiters if each is not waiter)
+
     def _tell_waiting(self) -> None:
-        if self.waiting is not None:
-            self.waiting.changed()
+        for waiter in self._space_waiters:
+            waiter.changed()
 
     def stopProducing(self) -> None:
         """Do nothing: the transport has ended, and :meth:`lost` follows."""

@@ -15,7 +15,9 @@ from kupool.wire.framing import Framing, Tlv
 class Recipient(Protocol):
     """A peer that gets publications, such as a :class:`~kupool.session.connection.Connection`."""
 
-    framing: Framing
+    @property
+    def framing(self) -> Framing:
+        """The framing in which it gets data."""
 
     @property
     def sends(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from kupool.session.surroundings import ScheduledCall
 
@@ -13,6 +13,13 @@ MAX_WAITING = 1000
 
 #: Called with whether a message was sent.
 Told = Callable[[bool], object]
+
+
+class SpaceWaiter(Protocol):
+    """One who has messages for a connection, and waits until its peer has space for them."""
+
+    def changed(self) -> None:
+        """There is more space, or the connection has ended."""
 
 
 class WaitingSend:
@@ -50,6 +57,8 @@ class WaitingRoom:
             return None
         waiting = WaitingSend(encoded, low, told)
         waiting.timer = self._connection.around.call_later(timeout, lambda: self._late(waiting))
+        if not self._queue:
+            self._connection.wait_for_space(self)
         self._queue.append(waiting)
         return waiting
 
@@ -73,8 +82,8 @@ class WaitingRoom:
             self._counters.dropped += len(queue)
             while queue:
                 self._first().told(False)
-        if connection.waiting is self and not queue:
-            connection.waiting = None
+        if not queue:
+            self._close()
 
     def _first(self) -> WaitingSend:
         waiting = self._queue.popleft()
@@ -89,8 +98,13 @@ class WaitingRoom:
 
     def _remove(self, waiting: WaitingSend) -> None:
         self._queue.remove(waiting)
-        if not self._queue and self._connection.waiting is self:
+        if not self._queue:
+            self._close()
+
+    def _close(self) -> None:
+        self._connection.stop_waiting(self)
+        if self._connection.waiting is self:
             self._connection.waiting = None
 
 
-__all__ = ["MAX_WAITING", "Told", "WaitingRoom", "WaitingSend"]
+__all__ = ["MAX_WAITING", "SpaceWaiter", "Told", "WaitingRoom", "WaitingSend"]

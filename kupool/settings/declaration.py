@@ -843,7 +843,7 @@ class NodeTopicsSettings:
     )
     rate: float = _setting(
         NUMBER,
-        "100",
+        "1000",
         "requests to topics and groups per second that one session is allowed",
         reload=True,
         name="topics_rate",

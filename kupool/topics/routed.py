@@ -69,7 +69,8 @@ class RoutedTopics(proxyForInterface(ITopicEngine, "main")):  # type: ignore[mis
     ) -> None:
         super().__init__(main)
         self._sources = dict(sources)
-        self._reserved = frozenset((*sources, *kept))
+        #: The topics that users cannot create, change or delete.
+        self.reserved = frozenset((*sources, *kept))
         #: How the batches of each source are decoded.
         self.decoders = {name: source.decode for name, source in sources.items()}
 
@@ -120,7 +121,7 @@ class RoutedTopics(proxyForInterface(ITopicEngine, "main")):  # type: ignore[mis
         )
 
     def _unless_reserved(self, name: str, call: Callable[[], Deferred[Any]]) -> Deferred[Any]:
-        return fail(ReservedTopic(name)) if name in self._reserved else call()
+        return fail(ReservedTopic(name)) if name in self.reserved else call()
 
     # -- writing
 

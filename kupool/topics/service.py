@@ -84,7 +84,8 @@ class Topics:
     """The topics of an engine.
 
     ``wall`` returns seconds since the epoch. ``random`` is the source of ids of batches and of
-    random partitions. ``decoders`` decode the batches of topics that have another format.
+    random partitions. ``decoders`` decode the batches of topics that have another format. The limit
+    of topics does not count those that are ``reserved``.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Topics:
         random: Random,
         limits: TopicLimits,
         decoders: Mapping[str, DecodeBatch] | None = None,
+        reserved: frozenset[str] = frozenset(),
     ) -> None:
         self.engine = engine
         self._clock = clock
@@ -108,6 +110,7 @@ class Topics:
         )
         self._codec = RecordCodec()
         self._decoders = dict(decoders or {})
+        self._reserved = reserved
         #: While batches of a topic are encoded in a thread, later ones wait behind them.
         self._turns: dict[str, DeferredLock] = {}
         #: Those who wait for new records of a partition.
@@ -131,8 +134,9 @@ class Topics:
         if settings.compacts and not self.engine.capabilities.compacts:
             raise InvalidTopic("compaction: this engine has none, use none")
         self._check_partitions(settings)
-        known = self.engine.topics()
-        if name not in known and len(known) + self._coming >= self._limits.topics:
+        known = set(self.engine.topics())
+        count = len(known - self._reserved) + self._coming
+        if name not in known | self._reserved and count >= self._limits.topics:
             raise TooManyTopics(self._limits.topics)
         self._coming += 1
         try:
@@ -150,8 +154,8 @@ class Topics:
 
     async def _change(self, name: str, settings: TopicSettings) -> None:
         settings.check()
-        before = self._settings(name)
-        if settings.partitions != before.partitions:
+        before: TopicSettings | None = self.engine.topic(name)
+        if before is not None and settings.partitions != before.partitions:
             self._check_partitions(settings)
         await self.engine.change(name, settings)
         self._maker.forget(name)

@@ -84,8 +84,9 @@ class SubmissionTopicContract:
             self.wall,
             deferToThread,
             random=Random(1),
-            limits=TopicLimits(),
+            limits=TopicLimits(topics=1),
             decoders=self.engine.decoders,
+            reserved=self.engine.reserved,
         )
 
     def wall(self) -> float:
@@ -235,7 +236,10 @@ class SubmissionTopicContract:
                 await call()
 
     async def test_nobody_else_writes(self) -> None:
-        """Issue 16, build 2: it is not created, changed, deleted, cut or written to."""
+        """Issue 16, build 2: it is not created, changed, deleted, cut or written to.
+
+        It also takes no place of the topics that users may have.
+        """
         await self.set_up()
         await self.append(batch("a", "u1"))
         record = NewRecord(b"forged")

@@ -97,14 +97,18 @@ class CompactionContract:
         self.assertEqual(await engine.trim(1000), 1)
         await self.keyed(engine, b"c")
         await self.keyed(engine, b"y", passing=True)
+        await self.keyed(engine, b"d")
         self.assertEqual(await engine.trim(1099), 0)
         self.assertEqual(await engine.trim(1100), 2)
-        self.assertEqual(await self.kept(engine), [(1, b"b"), (4, b"c"), (5, b"y")])
-        self.assertEqual(await engine.trim(2000), 0)
+        self.assertEqual(await self.kept(engine), [(1, b"b"), (4, b"c"), (5, b"y"), (6, b"d")])
+        self.assertEqual([await engine.trim(now) for now in (1198, 1199)], [0, 1])
+        await self.keyed(engine, b"z", passing=True)
+        self.assertEqual([await engine.trim(now) for now in (1300, 2000)], [0, 0])
+        self.assertEqual(await self.kept(engine), [(1, b"b"), (4, b"c"), (6, b"d"), (7, b"z")])
         await self.keyed(engine, b"a")
         self.assertEqual(await engine.trim(2000), 1)
-        self.assertEqual(await self.kept(engine), [(1, b"b"), (4, b"c"), (6, b"a")])
-        self.assertEqual((await engine.extents("t"))[0], PartitionExtent(0, 7, 3))
+        self.assertEqual(await self.kept(engine), [(1, b"b"), (4, b"c"), (6, b"d"), (8, b"a")])
+        self.assertEqual((await engine.extents("t"))[0], PartitionExtent(0, 9, 4))
 
     async def test_without_a_time_passing_batches_stay(self) -> None:
         """Q-12."""
@@ -173,6 +177,19 @@ class MemoryCompactionTests(CompactionContract, TestCase):
 
     def make_engine(self) -> MemoryTopics:
         return MemoryTopics(lambda: 1_800_000_000.0)
+
+    async def test_what_is_compacted_is_forgotten(self) -> None:
+        """Q-12: no more is remembered of a topic than what it keeps."""
+        engine = await self.engine(compaction="key", retention_time=10)
+        await self.keyed(engine, b"a", b"b", b"a")
+        await self.keyed(engine, b"b", passing=True)
+        await self.keyed(engine, b"c")
+        for now in range(0, 40, 10):
+            await engine.trim(now)
+        sequence = engine._partitions["t"][0]
+        self.assertEqual(sequence.replaced, set())
+        self.assertEqual(sorted(base for base, _ in sequence.newest_of_keys.values()), [2, 4])
+        self.assertEqual(len(sequence.ages), 1)
 
 
 class SqliteCompactionTests(CompactionContract, TestCase):

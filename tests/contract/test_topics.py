@@ -818,6 +818,14 @@ class SqliteTopicsTests(TopicsContract, TestCase):
         await engine.append([Append(Partition("soon", 0), 1, b"x")])
         self.assertEqual([call.getTime() for call in self.clock.getDelayedCalls()], [2.0])
 
+    async def test_a_changed_durability_counts_at_once(self) -> None:
+        """Q-10."""
+        engine = await self.engine(durability="os")
+        for durability, waits in (("os", False), ("always", True), ("os", False)):
+            await engine.change("t", TopicSettings(partitions=2, durability=durability))
+            await engine.append([Append(P0, 1, b"x")])
+            self.assertEqual(self.database_waits(), waits)
+
     def database_waits(self) -> bool:
         """Whether the last commit waited for the disk: a look must not change that."""
         return self.database._waits

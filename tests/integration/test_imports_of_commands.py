@@ -151,3 +151,6 @@ class ImportTests(SynchronousTestCase):
         imported = self.imported(DAEMON, f"--data={self.data}", "--rooms=on", "--store=memory")
         self.assertIn("kupool.rooms.service", imported)
         self.assertIn("kupool.stats.memory", imported)
+        # A start without topics takes no longer for them.
+        imported = self.imported(DAEMON, f"--data={self.data}", "--topics=off")
+        self.assert_without(("kupool.topics", "kupool.web.topics"), imported)

@@ -129,7 +129,6 @@ class TopicReader:
         """End the iteration, and what is asked of the server."""
         self._stopped = True
         self._records.clear()
-        self._paused = False
         for loop in self._loops:
             loop.cancel()
         self._news.tell(None)

@@ -84,7 +84,7 @@ class TopicBackupTests(SynchronousTestCase):
         change(self.data, "topics", "INSERT INTO topic_groups VALUES ('end', 7)")
         self.make()
         self.restore()
-        self.assertEqual(self.partitions(), [(0, FOLLOWING), (FOLLOWING - 5, FOLLOWING - 5)])
+        self.assertEqual(self.partitions(), [(0, FOLLOWING), (0, FOLLOWING - 5)])
         positions = "SELECT group_name, next FROM group_positions ORDER BY 1"
         self.assertEqual(query(self.new, "topics", positions), [("end", FOLLOWING), ("middle", 3)])
         generations = query(self.new, "topics", "SELECT generation FROM topic_groups")
@@ -102,10 +102,19 @@ class TopicBackupTests(SynchronousTestCase):
         self.new.mkdir()
         self.make()
         self.restore(wait=0)
-        self.assertEqual(
-            query(self.new, "topics", "SELECT * FROM offset_gaps"), [(1, 5, FOLLOWING + MARGIN)]
-        )
+        gaps = query(self.new, "topics", "SELECT * FROM offset_gaps")
+        self.assertEqual(gaps, [(1, 5, FOLLOWING + MARGIN), (2, 0, FOLLOWING + MARGIN - 5)])
         self.assertEqual(verify_folder(self.new, ("topics",), NoBar()).faults, [])
+
+    def test_positions_in_the_submissions(self) -> None:
+        """Q-86: the topic is empty here, since its records are in the log: positions stay."""
+        write_topics(self.data, "submissions", partitions=1)
+        change(self.data, "topics", "INSERT INTO group_positions VALUES ('g', 3, 65537)")
+        change(self.data, "topics", "INSERT INTO group_positions VALUES ('h', 3, 0)")
+        self.make()
+        self.restore()
+        positions = "SELECT group_name, next FROM group_positions ORDER BY 1"
+        self.assertEqual(query(self.new, "topics", positions), [("g", 65537), ("h", 0)])
 
     def test_over_newer_topics(self) -> None:
         """They are refused, and say by how much; new offsets are above theirs."""

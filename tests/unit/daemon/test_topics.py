@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.daemon.checks import check
 from kupool.daemon.files import topics_kind, uses_files
 from kupool.daemon.parts import build
-from kupool.daemon.topics import TopicCleanup
+from kupool.daemon.topics import TOO_FAST, TopicCleanup
 from kupool.settings import SettingError, Settings, load, with_values
 from tests.fakes.daemon_case import DaemonCase, PasswordCase
 
@@ -139,6 +139,8 @@ class SettingTests(PasswordCase):
         self.reload(topics_rate="2")
         codes = [self.code(alice, "topic.list") for _ in range(3)]
         self.assertEqual(codes, [0, 0, 34])
+        refused = self.daemon.parts.topics.refusals.counts  # type: ignore[union-attr]
+        self.assertEqual(refused, {TOO_FAST: 1})
         self.network.advance(0.5)
         self.assertEqual(self.code(alice, "topic.list"), 0)
 

@@ -75,6 +75,24 @@ class TableTests(SynchronousTestCase):
         ):
             self.assertIs(found.may(user, role, action, name), may, (user, role, action, name))
 
+    def test_topics_of_the_log_are_closed(self) -> None:
+        """Issue 16, build 2: but for admins, and for what operators read; rules add to that."""
+        actions = ("log.publish", "log.subscribe", "log.manage", "log.group")
+        for action in actions:
+            self.assertEqual(self.least(table(), action, "orders.new"), ADMIN)
+            for name in ("submissions", "events"):
+                role = OPERATOR if action == "log.subscribe" else ADMIN
+                self.assertEqual(self.least(table(), action, name), role)
+        found = table("@worker log.subscribe orders.*", "* log.group {user}.>")
+        self.assertEqual(self.least(found, "log.subscribe", "orders.new"), WORKER)
+        self.assertEqual(self.least(found, "log.subscribe", "events"), OPERATOR)
+        self.assertEqual(self.least(found, "log.publish", "orders.new"), ADMIN)
+        self.assertEqual(self.least(found, "log.group", "ann.a"), ANONYMOUS)
+        self.assertEqual(self.least(found, "log.group", "bob.a"), ADMIN)
+        self.assertTrue(found.may_some("ann", WORKER, "log.subscribe"))
+        self.assertFalse(found.may_some("ann", WORKER, "log.publish"))
+        self.assertTrue(found.may_some("ann", ADMIN, "log.publish"))
+
     def test_a_role_that_is_none(self) -> None:
         """It may do what an anonymous user may."""
         found = table("@worker publish a", "* publish b")

@@ -108,3 +108,32 @@ class WaitingTests(SynchronousTestCase):
             self.room.forget(waiting) if empty == "cancelled" else self.room.changed()
             self.assertEqual(len(self.room), 0)
             self.assertIs(self.connection.waiting, other)
+
+
+class SpaceTests(SynchronousTestCase):
+    """W-16: several may wait for space on one connection."""
+
+    def test_each_is_told_until_it_stops(self) -> None:
+        connection, _ = Bench().connect()
+        told: list[str] = []
+
+        class Waiter:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def changed(self) -> None:
+                told.append(self.name)
+
+        first, second = Waiter("first"), Waiter("second")
+        for waiter in (first, second, first):
+            connection.wait_for_space(waiter)
+        self.assertFalse(connection.congested)
+        connection.pauseProducing()
+        self.assertTrue(connection.congested)
+        connection.resumeProducing()
+        self.assertEqual((told, connection.congested), (["first", "second"], False))
+        connection.stop_waiting(first)
+        connection.stop_waiting(first)
+        connection.abort()
+        connection.lost(Failure(ConnectionDone()))
+        self.assertEqual(told, ["first", "second", "second"])

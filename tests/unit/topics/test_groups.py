@@ -274,6 +274,22 @@ class CommitTests(GroupsTestCase):
         return []
 
 
+class ExpiryTests(GroupsTestCase):
+    """Q-44."""
+
+    def test_a_session_ends_in_time(self) -> None:
+        """Also between two looks: the partitions have another owner at once."""
+        self.join("a", timeout=60)
+        self.clock.advance(0.3)
+        self.join("b", timeout=2)
+        self.clock.pump([0.1] * 19)
+        self.assertIn("b", self.settle(self.groups.describe("g")).members)
+        self.clock.advance(0.1)
+        members = self.settle(self.groups.describe("g")).members
+        self.assertEqual(members.keys(), {"a"})
+        self.assertEqual(members["a"].assigned, {P0, P1, P2, P3})
+
+
 class AdminTests(GroupsTestCase):
     """Q-41, Q-48."""
 

@@ -92,6 +92,16 @@ class ReplayTests(SynchronousTestCase):
         self.settle(done)
         self.assertEqual(self.found, [b"1", b"2"])
 
+    def test_later_records_in_the_last_fetch_are_left_out(self) -> None:
+        self.settle(self.topics.produce("t", [NewRecord(b"0/" + b"x" * 300)], partition=0))
+        self.write(P0, 1)
+        self.busy = Deferred()
+        done = self.replay(max_bytes=300)
+        self.write(P0, 2)
+        self.busy.callback(None)
+        self.settle(done)
+        self.assertEqual(self.found, [b"x" * 300, b"1"])
+
     def test_the_speed_of_the_timestamps(self) -> None:
         """A factor divides the time between two records; one that is earlier does not wait."""
         self.write(P0, 1000, 1010, 1005, 1011)

@@ -353,6 +353,18 @@ class ProduceTests(TopicsTestCase):
         self.assertEqual(self.write(b"at once", partition=0), [(0, 4)])
         self.assertEqual(self.threads.waiting, [])
 
+    def test_the_order_is_kept_when_compression_is_turned_off_meanwhile(self) -> None:
+        """Q-20."""
+        self.settle(self.topics.change("t", TopicSettings(partitions=2, compression="zstd")))
+        large = self.topics.produce("t", [NewRecord(b"y" * IN_THREAD)], partition=0)
+        self.settle(self.topics.change("t", TopicSettings(partitions=2)))
+        behind = self.topics.produce("t", [NewRecord(b"z")], partition=0)
+        self.assertNoResult(behind)
+        self.threads.finish()
+        self.threads.finish()
+        self.assertEqual(places(self.settle(large)), [(0, 0)])
+        self.assertEqual(places(self.settle(behind)), [(0, 1)])
+
     def test_an_append_that_takes_long_lets_the_next_begin(self) -> None:
         """Q-60: those behind it are in the same group commit."""
         self.settle(self.topics.change("t", TopicSettings(partitions=2, compression="lz4")))

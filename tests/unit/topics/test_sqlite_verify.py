@@ -89,6 +89,13 @@ class TopicsVerifierTests(SynchronousTestCase):
         self.assertEqual(self.verify()[1], [])
         self.assertEqual(self.verify()[0][0][1:5], (0, 101, 4, 10))
 
+    def test_a_topic_that_compacts(self) -> None:
+        """Q-12: records that later ones replaced are not missing."""
+        change = 'UPDATE topics SET settings = \'{"partitions":2,"compaction":"key"}\''
+        self.change(change)
+        self.change("DELETE FROM batches WHERE position = ?", FIRST + 2)
+        self.assertIn("bytes, and the partition says", self.fault().what)
+
     def test_batches_that_overlap(self) -> None:
         self.change("UPDATE batches SET position = position - 1 WHERE position = ?", FIRST + 5)
         self.assertIn("it overlaps the batch before it, which ends at 5", self.verify()[1][0].what)
@@ -127,7 +134,7 @@ class TopicsVerifierTests(SynchronousTestCase):
 
     def test_groups_that_are_ahead(self) -> None:
         """Q-45: a position behind the end would pass over records."""
-        self.change("INSERT INTO group_positions VALUES ('g', 1, 9), ('h', 2, 1)")
+        self.change("INSERT INTO group_positions VALUES ('g', 1, 9), ('h', 1, 10), ('i', 2, 1)")
         self.assertEqual(
-            self.fault(), TopicFault(P1, 1, "the position 1 of group h is behind the end 0")
+            self.fault(), TopicFault(P0, 10, "the position 10 of group h is behind the end 9")
         )

@@ -56,6 +56,9 @@ class TopicTests(AdminCase):
         self.assertEqual(self.result(self.client.facts("t")).settings.partitions, 2)
         self.result(self.admin.change("t", {"partitions": 3}))
         self.assertEqual(self.result(self.client.facts("t")).settings.partitions, 3)
+        self.result(self.admin.delete("t"))
+        with self.assertRaises(UnknownTopic):
+            self.result(self.client.facts("t"))
 
     def test_many_topics(self) -> None:
         names = sorted(f"n{number:03}" for number in range(250))

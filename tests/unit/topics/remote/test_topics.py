@@ -92,6 +92,8 @@ class ReadAndWriteTests(RemoteCase):
         self.assertLess(sum(sizes), 64 << 20)
         self.assertGreater(min(sizes), 4096)
         self.assertEqual(len(self.result(gatherResults(waiting), 6.0)), 900)
+        self.result(topics.fetch(P0, 0))  # alone it asks for as much as is its default
+        self.assertNotIn("max_bytes", self.server.asked[-1][1])
 
     def test_places_by_time(self) -> None:
         """Q-17, Q-40."""

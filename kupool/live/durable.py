@@ -1,0 +1,379 @@
+"""The history of a channel in one partition of a topic: what was published is on disk.
+
+Others may write to the partition as well. The channel has all of its records, in the order of
+their offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from kupool.live.failures import HistoryUnavailable
+from kupool.live.interfaces import IChannelStore
+from kupool.live.publications import (
+    ClientDetails,
+    HistoryPart,
+    MissedCount,
+    NewPublication,
+    PublicationPriority,
+    PublishedRecord,
+    StreamPosition,
+    published,
+)
+from kupool.timing.doubling import Doubling
+from kupool.topics.errors import OffsetOutOfRange
+from kupool.topics.partition import Partition
+from kupool.topics.records import NewRecord, Record
+from kupool.topics.service import Fetched, Topics
+
+#: The header of a record that holds what a publication has besides its data.
+HEADER = "live"
+
+#: Most bytes that one read returns, and seconds that it waits for new records.
+READ_SIZE = 64 * 1024
+READ_WAIT = 30.0
+
+#: The waits before a partition that cannot be read is read again.
+_RETRIES = Doubling(0.1, 10.0)
+
+
+class _Extras(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What a publication has besides its data; the names are short, as each record has them."""
+
+    event_id: str = msgspec.field(default="", name="e")
+    priority: int = msgspec.field(default=PublicationPriority.NORMAL.value, name="p")
+    device: str = msgspec.field(default="", name="d")
+    event_type: str = msgspec.field(default="", name="y")
+    key: str = msgspec.field(default="", name="k")
+    tags: dict[str, str] = msgspec.field(default_factory=dict, name="t")
+    info: tuple[str, str, str, str] | None = msgspec.field(default=None, name="i")
+
+
+def record_of(new: NewPublication) -> NewRecord:
+    """Return the record of a publication."""
+    info = new.info
+    extras = _Extras(
+        event_id=new.event_id,
+        priority=int(new.priority),
+        device=new.device,
+        event_type=new.event_type,
+        key=new.key,
+        tags=dict(new.tags),
+        info=None
+        if info is None
+        else (
+            info.client_id,
+            info.user,
+            info.connection_info.decode(),
+            info.channel_info.decode(),
+        ),
+    )
+    key = new.key or new.device or new.event_id
+    headers = {HEADER: msgspec.json.encode(extras).decode()}
+    return NewRecord(new.data, key.encode() if key else None, headers)
+
+
+def publication_of(record: Record) -> PublishedRecord:
+    """Return the publication of a record, whoever wrote it.
+
+    A record of somebody else whose value is not JSON becomes a JSON string.
+    """
+    extras = _extras_of(record.headers)
+    data = record.value
+    if extras is None:
+        extras = _Extras()
+        if not _is_json(data):
+            data = msgspec.json.encode(data.decode(errors="replace"))
+    return PublishedRecord(
+        data=data,
+        info=None
+        if extras.info is None
+        else ClientDetails(
+            extras.info[0], extras.info[1], extras.info[2].encode(), extras.info[3].encode()
+        ),
+        tags=extras.tags,
+        event_id=extras.event_id,
+        priority=extras.priority,
+        device=extras.device,
+        event_type=extras.event_type,
+        key=extras.key,
+        offset=record.offset + 1,
+        time=record.timestamp / 1000,
+    )
+
+
+def _extras_of(headers: Mapping[str, str]) -> _Extras | None:
+    text = headers.get(HEADER)
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=_Extras)
+    except (ValueError, RecursionError):
+        return None  # somebody else uses the same name
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+@implementer(IChannelStore)
+class DurableHistory:
+    """The history of a channel in a partition.
+
+    An offset of the channel is that of its record plus 1. ``epoch`` is the identity of the topic:
+    it is another one if the topic is deleted and made again. ``wall`` returns seconds since the
+    epoch of time.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        topics: Topics,
+        partition: Partition,
+        epoch: str,
+        *,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+    ) -> None:
+        self._topics = topics
+        self._partition = partition
+        self._epoch = epoch
+        self._clock = clock
+        self._wall = wall
+        #: Who follows; changes with each :meth:`follow`, so that an old one notices.
+        self._heard: Callable[[PublishedRecord], object] | None = None
+        #: What the one who follows waits for.
+        self._reading: Deferred[Any] | None = None
+        self._heard_to = 0
+        #: Those who published, and wait until their publication was heard, by offset.
+        self._unheard: dict[int, Deferred[None]] = {}
+
+    # -- writing
+
+    def append(self, new: NewPublication) -> Deferred[PublishedRecord]:
+        """Write a publication; fires once it is durable, and heard if somebody follows."""
+        return Deferred.fromCoroutine(self._append(new))
+
+    async def _append(self, new: NewPublication) -> PublishedRecord:
+        record = record_of(new)
+        try:
+            (written,) = await self._topics.produce(
+                self._partition.topic, [record], partition=self._partition.number
+            )
+        except Exception as error:
+            raise HistoryUnavailable(str(error)) from error
+        offset = written.offset + 1
+        if self._heard is not None and offset > self._heard_to:
+            await self._unheard.setdefault(offset, Deferred())
+        return published(new, offset, self._wall())
+
+    # -- following
+
+    def follow(
+        self, heard: Callable[[PublishedRecord], object], skipped: Callable[[int], object]
+    ) -> Deferred[StreamPosition]:
+        """Call ``heard`` with each publication from now on, and ``skipped`` for lost ones."""
+        self.unfollow()
+        return Deferred.fromCoroutine(self._follow(heard, skipped))
+
+    async def _follow(
+        self, heard: Callable[[PublishedRecord], object], skipped: Callable[[int], object]
+    ) -> StreamPosition:
+        position = await self._end()
+        self.unfollow()
+        self._heard = heard
+        self._heard_to = position.offset
+        reading = Deferred.fromCoroutine(self._read(heard, skipped, position.offset))
+        reading.addErrback(lambda failure: self._log.failure("A channel cannot go on", failure))
+        return position
+
+    def unfollow(self) -> None:
+        """Call ``heard`` no more."""
+        self._heard = None
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+        unheard, self._unheard = self._unheard, {}
+        for waiter in unheard.values():
+            waiter.callback(None)
+
+    async def _read(
+        self,
+        heard: Callable[[PublishedRecord], object],
+        skipped: Callable[[int], object],
+        offset: int,
+    ) -> None:
+        delay = 0.0
+        while self._heard is heard:
+            try:
+                fetched = await self._waiting_for(self._fetch(offset, READ_WAIT))
+            except CancelledError:
+                return
+            except OffsetOutOfRange as error:
+                offset = error.low
+                self._have_heard(offset)
+                skipped(offset)
+                continue
+            except Exception as error:
+                delay = _RETRIES.after(delay)
+                self._log.warn(
+                    "Partition {partition} cannot be read, trying again in {delay:g} s: {reason}",
+                    partition=str(self._partition),
+                    delay=delay,
+                    reason=str(error),
+                )
+                await self._sleep(delay)
+                continue
+            delay = 0.0
+            sent: object = None
+            for record in fetched.records:
+                if self._heard is not heard:
+                    return
+                sent = heard(publication_of(record))
+            if fetched.records:
+                self._have_heard(fetched.records[-1].offset + 1)
+            offset = max(offset, fetched.next_offset)
+            if isinstance(sent, Deferred):
+                await sent
+
+    def _have_heard(self, offset: int) -> None:
+        """Let those go on who have published what is heard up to an offset."""
+        self._heard_to = offset
+        for each in [each for each in self._unheard if each <= offset]:
+            self._unheard.pop(each).callback(None)
+
+    async def _waiting_for(self, work: Deferred[Fetched]) -> Fetched:
+        self._reading = work
+        try:
+            return await work
+        finally:
+            if self._reading is work:
+                self._reading = None
+
+    async def _sleep(self, seconds: float) -> None:
+        done: Deferred[Any] = Deferred()
+        timer = self._clock.callLater(seconds, done.callback, None)
+        try:
+            await self._waiting_for(done)
+        except CancelledError:
+            timer.cancel()
+
+    # -- reading
+
+    def position(self) -> Deferred[StreamPosition]:
+        """Return the end of the stream."""
+        return Deferred.fromCoroutine(self._end())
+
+    async def _end(self) -> StreamPosition:
+        try:
+            return StreamPosition(await self._topics.latest(self._partition), self._epoch)
+        except Exception as error:
+            raise HistoryUnavailable(str(error)) from error
+
+    def after(self, offset: int, limit: int) -> Deferred[HistoryPart]:
+        """Return publications after an offset, of together about :data:`READ_SIZE` bytes."""
+        return Deferred.fromCoroutine(self._after(offset, limit))
+
+    async def _after(self, offset: int, limit: int) -> HistoryPart:
+        position = await self._end()
+        start, fetched = await self._fetch_from(offset)
+        # Where offsets have gaps, all that is known is that one is lost.
+        missed = start - offset if self._dense else int(start > offset)
+        if start > position.offset:  # written and lost meanwhile
+            position = StreamPosition(start, self._epoch)
+        found = [publication_of(record) for record in fetched.records[:limit]]
+        if found and found[-1].offset > position.offset:  # written meanwhile
+            position = StreamPosition(found[-1].offset, self._epoch)
+        more = bool(found) and found[-1].offset < position.offset
+        return HistoryPart(found, position, missed, self._dense or not missed, more)
+
+    async def _fetch_from(self, offset: int) -> tuple[int, Fetched]:
+        """Read from an offset, or the oldest one after it; returns which, and what was read."""
+        while True:
+            try:
+                return offset, await self._fetch(offset, 0.0)
+            except OffsetOutOfRange as error:
+                offset = error.low
+            except Exception as error:
+                raise HistoryUnavailable(str(error)) from error
+
+    def count_after(self, offset: int) -> Deferred[MissedCount]:
+        """Count the publications after an offset."""
+        return Deferred.fromCoroutine(self._count_after(offset))
+
+    async def _count_after(self, offset: int) -> MissedCount:
+        end = (await self._end()).offset
+        if self._dense:
+            return MissedCount(max(0, end - offset))
+        count, exact = 0, True
+        while True:
+            part = await self._after(offset, READ_SIZE)
+            count += len(part.publications) + part.missed
+            exact = exact and part.exact
+            if not part.publications or not part.more:
+                return MissedCount(count, exact)
+            offset = part.publications[-1].offset
+
+    def newest(self, limit: int, before: int | None = None) -> Deferred[HistoryPart]:
+        """Return the newest publications, before an offset if one is given.
+
+        Where offsets have gaps, it reads the partition from its beginning.
+        """
+        return Deferred.fromCoroutine(self._newest(limit, before))
+
+    async def _newest(self, limit: int, before: int | None) -> HistoryPart:
+        position = await self._end()
+        end = position.offset if before is None else min(position.offset, before - 1)
+        found: list[PublishedRecord] = []
+        offset = max(0, end - limit) if self._dense else 0
+        while offset < end and limit > 0:
+            part = await self._after(offset, READ_SIZE)
+            found = [*found, *(each for each in part.publications if each.offset <= end)][-limit:]
+            if not part.more:
+                break
+            offset = part.publications[-1].offset
+        return HistoryPart(found, position)
+
+    def forget(self) -> Deferred[None]:
+        """Drop the records of the partition; later ones continue with the next offset."""
+        return Deferred.fromCoroutine(self._forget())
+
+    async def _forget(self) -> None:
+        try:
+            end = await self._topics.latest(self._partition)
+            await self._topics.engine.drop_below(self._partition, end)
+        except Exception as error:
+            raise HistoryUnavailable(str(error)) from error
+
+    def expire(self) -> bool:
+        """Do nothing: the topic's own retention drops what is too old."""
+        return True
+
+    @property
+    def _dense(self) -> bool:
+        dense: bool = self._topics.engine.capabilities.dense
+        return dense
+
+    def _fetch(self, offset: int, wait: float) -> Deferred[Fetched]:
+        return self._topics.fetch(self._partition, offset, max_bytes=READ_SIZE, wait=wait)
+
+
+__all__ = [
+    "HEADER",
+    "READ_SIZE",
+    "DurableHistory",
+    "publication_of",
+    "record_of",
+]

@@ -1,0 +1,119 @@
+"""The errors of live channels. Pure.
+
+Each class has a ``name``, which never changes: those who speak to clients translate it.
+"""
+
+from __future__ import annotations
+
+
+class LiveError(Exception):
+    """The base of the errors of live channels; ``temporary`` ones may be tried again."""
+
+    name = "internal"
+    temporary = False
+
+
+class InvalidChannelName(LiveError):
+    """The name of a channel is not 1 to 255 printable ASCII characters."""
+
+    name = "invalid_channel"
+
+    def __init__(self, channel: object) -> None:
+        super().__init__(
+            f"{str(channel)!r:.80} is no name of a channel: use 1 to 255 printable ASCII characters"
+        )
+
+
+class InvalidPublication(LiveError):
+    """A publication has no data, too much of it, or wrong fields."""
+
+    name = "invalid_publication"
+
+
+class InvalidWish(LiveError):
+    """What a client asks for cannot be: a wrong filter, limit or position."""
+
+    name = "invalid_request"
+
+
+class UnknownChannel(LiveError):
+    """No rule covers the channel."""
+
+    name = "unknown_channel"
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(f"no rule covers channel {channel}")
+
+
+class ChannelForbidden(LiveError):
+    """The client may not do this with the channel."""
+
+    name = "permission_denied"
+
+    def __init__(self, action: str, channel: str) -> None:
+        super().__init__(f"you may not {action} channel {channel}")
+
+
+class AlreadySubscribed(LiveError):
+    """The client is subscribed to the channel, or is about to be."""
+
+    name = "already_subscribed"
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(f"you are subscribed to channel {channel} already")
+
+
+class LiveLimitExceeded(LiveError):
+    """A limit is reached; the text names it."""
+
+    name = "limit_exceeded"
+
+
+class NotAvailable(LiveError):
+    """The channel has no history, or no presence."""
+
+    name = "not_available"
+
+    def __init__(self, what: str, channel: str) -> None:
+        super().__init__(f"channel {channel} has no {what}")
+
+
+class UnrecoverablePosition(LiveError):
+    """The position is of another epoch of the stream, or behind its end."""
+
+    name = "unrecoverable_position"
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(f"channel {channel} has another stream than that of this position")
+
+
+class HistoryUnavailable(LiveError):
+    """The history cannot be written or read now; nothing was published."""
+
+    name = "history_unavailable"
+    temporary = True
+
+
+class SubscriptionCancelled(LiveError):
+    """The subscription was ended, or its client left, before it began."""
+
+    name = "cancelled"
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(f"the subscription to channel {channel} has ended before it began")
+
+
+__all__ = [
+    "AlreadySubscribed",
+    "ChannelForbidden",
+    "HistoryUnavailable",
+    "InvalidChannelName",
+    "InvalidPublication",
+    "InvalidWish",
+    "LiveError",
+    "LiveLimitExceeded",
+    "NotAvailable",
+    "SubscriptionCancelled",
+    "UnknownChannel",
+    "UnrecoverablePosition",
+]

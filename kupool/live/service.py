@@ -1,0 +1,286 @@
+"""Live channels by name, for those who speak to clients and for the server itself.
+
+::
+
+    sources = ChannelSources(clock, Hub(clock), time.time, make_epoch)
+    live = LiveService(sources, ChannelRules(rules), may=may, limits=LiveLimits())
+    session = live.connect(subscriber)           # a client has connected
+    outcome = await session.subscribe("news", SubscribeWishes(recoverable=True))
+    ...                                          # write the reply
+    outcome.subscription.start()                 # publications follow
+    await live.publish("news", NewPublication(data=b"1"))
+    session.disconnect()                         # the client has gone
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+import msgspec
+from twisted.internet.defer import Deferred, fail
+
+from kupool.live.channel import LiveChannel
+from kupool.live.duplicates import RecentEvents
+from kupool.live.failures import (
+    InvalidPublication,
+    InvalidWish,
+    LiveError,
+    NotAvailable,
+    UnrecoverablePosition,
+)
+from kupool.live.interfaces import IChannelStore, LiveSubscriber, MayUse
+from kupool.live.publications import (
+    ClientDetails,
+    HistoryPart,
+    NewPublication,
+    PublishedRecord,
+    published,
+)
+from kupool.live.rules import ChannelRules
+from kupool.live.session import LiveLimits, LiveSession, SessionMeans
+from kupool.live.subscription import LiveSubscription
+from kupool.live.table import ChannelSources, ChannelTable
+from kupool.live.wishes import ChannelFound, HistoryFound, HistoryWishes, PresenceCounts
+from kupool.timing.timers import Timers
+
+
+class LiveService:
+    """All live channels of a process.
+
+    ``may`` says what clients may do. ``drops`` counts by reason what subscribers did not get, and
+    ``publications`` what was published.
+    """
+
+    def __init__(
+        self,
+        sources: ChannelSources,
+        rules: ChannelRules,
+        *,
+        may: MayUse,
+        limits: LiveLimits,
+    ) -> None:
+        self.limits = limits
+        self.drops: Counter[str] = Counter()
+        self.publications = 0
+        clock = sources.clock
+        self._table = ChannelTable(sources, rules, self, most=limits.channels)
+        self._timers = Timers(clock)
+        self._means = SessionMeans(self, self._table, self._timers, may=may, limits=limits)
+        #: The sessions of each user, by the ids of their clients.
+        self._sessions: dict[str, dict[str, LiveSession]] = {}
+        self._recent: RecentEvents[tuple[int, float]] = RecentEvents(
+            clock.seconds, most=limits.remembered_events, seconds=limits.remembered_seconds
+        )
+
+    def stop(self) -> None:
+        """End all sessions and timers."""
+        for user in list(self._sessions):
+            for session in self.sessions_of(user):
+                session.disconnect()
+        self._table.stop()
+        self._timers.clear()
+
+    # -- clients
+
+    def connect(self, subscriber: LiveSubscriber) -> LiveSession:
+        """Return the session of a client; its ``disconnect`` must be called at the end."""
+        session = LiveSession(self._means, subscriber)
+        self._sessions.setdefault(subscriber.user, {})[subscriber.client_id] = session
+        return session
+
+    def gone(self, session: LiveSession) -> None:
+        """Forget a session; called by it."""
+        subscriber = session.subscriber
+        sessions = self._sessions.get(subscriber.user, {})
+        if sessions.get(subscriber.client_id) is session:
+            del sessions[subscriber.client_id]
+            if not sessions:
+                del self._sessions[subscriber.user]
+
+    def sessions_of(self, user: str) -> Iterator[LiveSession]:
+        """Iterate over a snapshot of the sessions of a user."""
+        return iter(list(self._sessions.get(user, {}).values()))
+
+    @property
+    def clients(self) -> int:
+        """The number of connected clients."""
+        return sum(len(sessions) for sessions in self._sessions.values())
+
+    @property
+    def users(self) -> int:
+        """The number of users that have clients; all anonymous ones are one user."""
+        return len(self._sessions)
+
+    def check_again(self, user: str | None = None) -> int:
+        """End the subscriptions that their clients may no longer have, such as after a change of
+        permissions; of one user, or of all. Returns how many ended.
+        """
+        users = list(self._sessions) if user is None else [user]
+        return sum(session.check_again() for each in users for session in self.sessions_of(each))
+
+    def end_insufficient(self, subscription: LiveSubscription) -> None:
+        """End a subscription that cannot go on; its client has to subscribe again, recovering."""
+        details = subscription.details
+        session = self._sessions.get(details.user, {}).get(details.client_id)
+        if session is not None and session.subscription(subscription.channel) is subscription:
+            session.end(subscription.channel, "insufficient")
+
+    def count_drops(self, reason: str, count: int) -> None:
+        """Count publications that a subscriber did not get."""
+        self.drops[reason] += count
+
+    # -- publishing
+
+    def publish(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
+        """Publish to a channel; fires when it is kept, and in the outbox or queue of everybody.
+
+        With an ``event_id`` that was published lately it publishes nothing, and fires with the
+        offset and time of the first time. Fails with :class:`InvalidChannelName`,
+        :class:`UnknownChannel`, :class:`InvalidPublication`, :class:`LiveLimitExceeded`, and
+        :class:`HistoryUnavailable`; then nobody gets it.
+        """
+        try:
+            self._table.rule(channel)
+            new = self._checked(new)
+        except LiveError as error:
+            return fail(error)
+        if not new.event_id:
+            return self._publish(channel, new)
+
+        def publish() -> Deferred[tuple[int, float]]:
+            done = self._publish(channel, new)
+            return done.addCallback(lambda record: (record.offset, record.time))
+
+        once = self._recent.once((channel, new.event_id), publish)
+        return once.addCallback(lambda place: published(new, *place))
+
+    def _publish(self, name: str, new: NewPublication) -> Deferred[PublishedRecord]:
+        try:
+            channel = self._table.open(name)
+        except LiveError as error:
+            return fail(error)
+        self.publications += 1
+        done = channel.publish(new)
+        if not len(channel):
+            done.addBoth(self._settled, channel)
+        return done
+
+    def _settled(self, result: object, channel: LiveChannel) -> object:
+        self._table.settle(channel)
+        return result
+
+    def _checked(self, new: NewPublication) -> NewPublication:
+        """Return a publication whose data is JSON on one line; raises InvalidPublication."""
+        size = len(new.data) + sum(len(name) + len(text) for name, text in new.tags.items())
+        if not new.data:
+            raise InvalidPublication("the publication has no data")
+        if size > self.limits.publication_bytes:
+            raise InvalidPublication(
+                f"the publication has {size} bytes, {self.limits.publication_bytes} are accepted"
+            )
+        try:
+            msgspec.json.decode(new.data, type=msgspec.Raw)
+            if b"\n" in new.data or b"\r" in new.data:
+                line = msgspec.json.format(new.data, indent=-1)
+                return msgspec.structs.replace(new, data=line)
+        except (ValueError, RecursionError):
+            raise InvalidPublication("the data of the publication is not JSON") from None
+        return new
+
+    @property
+    def repeated(self) -> int:
+        """How many publications were not published, as their events were published before."""
+        return self._recent.repeated
+
+    # -- history
+
+    def history(self, channel: str, wishes: HistoryWishes) -> Deferred[HistoryFound]:
+        """Read the history of a channel.
+
+        Fails with :class:`InvalidChannelName`, :class:`UnknownChannel`, :class:`NotAvailable` for a
+        channel without history, :class:`UnrecoverablePosition` for a ``since`` of another epoch,
+        and :class:`HistoryUnavailable`.
+        """
+        return Deferred.fromCoroutine(self._history(channel, wishes))
+
+    async def _history(self, name: str, wishes: HistoryWishes) -> HistoryFound:
+        channel = self._with_history(name)
+        try:
+            return await self._read(name, self._store_of(channel), wishes)
+        finally:
+            self._table.settle(channel)
+
+    async def _read(self, name: str, store: IChannelStore, wishes: HistoryWishes) -> HistoryFound:
+        most, since = self.limits.history_per_call, wishes.since
+        limit = most if wishes.limit < 0 else min(wishes.limit, most)
+        end = await store.position()
+        if since is not None and since.epoch not in ("", end.epoch):
+            raise UnrecoverablePosition(name)
+        part: HistoryPart
+        if not limit:
+            return HistoryFound([], end)
+        if not wishes.reverse:
+            part = await store.after(0 if since is None else since.offset, limit)
+            return HistoryFound(list(part.publications), part.position)
+        part = await store.newest(limit, None if since is None else since.offset)
+        return HistoryFound(list(part.publications)[::-1], part.position)
+
+    def history_remove(self, channel: str) -> Deferred[None]:
+        """Forget the history of a channel; its position stays. Fails as :meth:`history` does."""
+        return Deferred.fromCoroutine(self._history_remove(channel))
+
+    async def _history_remove(self, name: str) -> None:
+        channel = self._with_history(name)
+        await self._store_of(channel).forget()
+        self._table.settle(channel)
+
+    def _with_history(self, name: str) -> LiveChannel:
+        if not self._table.rule(name).keeps_history:
+            raise NotAvailable("history", name)
+        return self._table.open(name)
+
+    def _store_of(self, channel: LiveChannel) -> IChannelStore:
+        if channel.store is None:
+            raise NotAvailable("history", channel.name)
+        return channel.store
+
+    # -- who is there
+
+    def presence(self, channel: str) -> Sequence[ClientDetails]:
+        """Return who is subscribed to a channel.
+
+        Raises :class:`InvalidChannelName`, :class:`UnknownChannel`, and :class:`NotAvailable` for
+        a channel without presence.
+        """
+        found = self._with_presence(channel)
+        return [] if found is None else found.present()
+
+    def presence_stats(self, channel: str) -> PresenceCounts:
+        """Count who is subscribed; raises as :meth:`presence` does."""
+        found = self._with_presence(channel)
+        if found is None:
+            return PresenceCounts(0, 0)
+        return PresenceCounts(found.clients_present, found.users_present)
+
+    def _with_presence(self, name: str) -> LiveChannel | None:
+        if not self._table.rule(name).presence:
+            raise NotAvailable("presence", name)
+        return self._table.find(name)
+
+    def channels(self, pattern: str = "") -> list[ChannelFound]:
+        """Return the channels that have subscribers, sorted, and that a shell pattern matches.
+
+        Raises :class:`InvalidWish` for a pattern that is too long.
+        """
+        if len(pattern) > 255:
+            raise InvalidWish("the pattern has more than 255 characters")
+        return sorted(
+            ChannelFound(each.name, len(each))
+            for each in self._table
+            if len(each) and (not pattern or fnmatchcase(each.name, pattern))
+        )
+
+
+__all__ = ["LiveLimits", "LiveService", "LiveSession"]

@@ -1,0 +1,273 @@
+"""Live channels by name: publishing, history, and who is there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.live.failures import (
+    HistoryUnavailable,
+    InvalidChannelName,
+    InvalidPublication,
+    InvalidWish,
+    LiveLimitExceeded,
+    NotAvailable,
+    UnknownChannel,
+    UnrecoverablePosition,
+)
+from kupool.live.hub import Channel, Hub
+from kupool.live.publications import NewPublication, StreamPosition
+from kupool.live.rules import ChannelKind, ChannelRule
+from kupool.live.session import LiveSession
+from kupool.live.wishes import HistoryWishes, SubscribeWishes
+from kupool.timing.chunks import CHUNK
+from kupool.wire.framing import FRAME, LINE
+from tests.fakes.live import FakeSubscriber, LiveWorld, new, offsets
+from tests.unit.live.test_subscription import durable_world
+
+RULE = ChannelRule(pattern="*", history_size=10)
+
+
+class SmallHub(Hub):
+    """Its channels have room for few publications that are under way."""
+
+    def channel(self, *, limit: int = 5) -> Channel:
+        return super().channel(limit=limit)
+
+
+class Case(SynchronousTestCase):
+    def join(
+        self, world: LiveWorld, channel: str = "a", user: str = "", **wishes: Any
+    ) -> tuple[FakeSubscriber, LiveSession]:
+        subscriber, session = world.client(user)
+        done = session.subscribe(channel, SubscribeWishes(**wishes))
+        self.successResultOf(done).subscription.start()
+        return subscriber, session
+
+
+class PublishTests(Case):
+    """W-07, W-16: one publication for all."""
+
+    def test_refusals(self) -> None:
+        world = LiveWorld(RULE, publication_bytes=10, channels=1)
+        for channel, data, error in (
+            ("", b"1", InvalidChannelName),
+            ("n:x", b"1", UnknownChannel),
+            ("a", b"", InvalidPublication),
+            ("a", b"{", InvalidPublication),
+            ("a", b"1 2", InvalidPublication),
+            ("a", b"[" * 9, InvalidPublication),
+            ("a", b'"0123456789"', InvalidPublication),
+        ):
+            done = world.service.publish(channel, NewPublication(data=data))
+            self.failureResultOf(done, error)
+        tags = NewPublication(data=b"1", tags={"abcde": "fghij"})
+        self.failureResultOf(world.service.publish("a", tags), InvalidPublication)
+        world.service.publish("a", new(1))
+        self.failureResultOf(world.service.publish("b", new(1)), LiveLimitExceeded)
+
+    def test_data_is_one_line(self) -> None:
+        """Framings end messages by newlines."""
+        world = LiveWorld(RULE)
+        subscriber, _ = self.join(world)
+        world.service.publish("a", NewPublication(data=b'{\r\n"a": [1,\n2], "b": "\\n"}'))
+        self.assertEqual(subscriber.transport.value(), b'["pub","a",1,{"a":[1,2],"b":"\\n"}]\n')
+
+    def test_encoded_once_for_each_framing(self) -> None:
+        """W-07."""
+        world = LiveWorld(RULE)
+        for framing in (LINE, FRAME, LINE, FRAME, LINE):
+            _, session = world.client("", framing)
+            done = session.subscribe("a", SubscribeWishes())
+            self.successResultOf(done).subscription.start()
+        world.service.publish("a", new(1))
+        self.assertEqual(world.encoding.encoded, 2)
+
+    def test_a_large_channel(self) -> None:
+        """W-87: in parts, and it fires when everybody has it."""
+        world = LiveWorld(RULE)
+        clients = [self.join(world) for _ in range(CHUNK + 10)]
+        first, second = (world.service.publish("a", new(each)) for each in (1, 2))
+        self.assertNoResult(first)
+        clients[3][1].disconnect()
+        late, _ = self.join(world)
+        world.turns()
+        self.assertEqual(self.successResultOf(first).offset, 1)
+        self.assertEqual(self.successResultOf(second).offset, 2)
+        del clients[3]
+        self.assertEqual({tuple(each.data()) for each, _ in clients}, {(1, 2)})
+        self.assertEqual(late.data(), [])
+
+    def test_more_than_can_be_fanned_out(self) -> None:
+        """W-89: the history has it, or it is counted; nobody waits for the next publication."""
+        for rule in (ChannelRule(pattern="*"), ChannelRule(pattern="*", history_size=2000)):
+            world = LiveWorld(rule, hub=SmallHub)
+            clients = [self.join(world)[0] for _ in range(CHUNK + 10)]
+            for each in range(50):
+                world.service.publish("a", new(each))
+            world.turns()
+            for client in (clients[0], clients[-1]):
+                missed = sum(gap.missed for _, gap in client.told)
+                self.assertEqual(len(client.data()) + missed, 50)
+                self.assertEqual(missed == 0, rule.history_size == 2000)
+
+    def test_published_again(self) -> None:
+        """W-55: nobody gets it twice, and it has the place of the first time."""
+        world = LiveWorld(RULE)
+        subscriber, _ = self.join(world)
+        event = new(1, event_id="e")
+        first = self.successResultOf(world.service.publish("a", event))
+        world.clock.advance(10)
+        self.assertEqual(self.successResultOf(world.service.publish("a", event)), first)
+        self.assertEqual((subscriber.data(), world.service.repeated), ([1], 1))
+        world.service.publish("b", event)
+        world.clock.advance(300)
+        world.service.publish("a", event)
+        self.assertEqual((subscriber.data(), world.service.publications), ([1], 3))
+
+    def test_durable_before_anybody_has_it(self) -> None:
+        """W-57: if it cannot be kept, the publisher hears of it, and nobody else."""
+        engine, world = durable_world()
+        subscriber, session = self.join(world)
+        engine.slow = True
+        published = world.service.publish("a", new(1))
+        self.assertEqual(subscriber.data(), [])
+        engine.answer()
+        self.assertEqual((subscriber.data(), self.successResultOf(published).offset), ([1], 1))
+        engine.slow, engine.broken = False, OSError("disk full")
+        event = new(2, event_id="e")
+        self.failureResultOf(world.service.publish("a", event), HistoryUnavailable)
+        self.assertEqual(subscriber.data(), [])
+        engine.broken = None
+        world.service.publish("a", event)
+        world.clock.advance(60)
+        self.assertEqual(subscriber.data(), [2])
+        session.disconnect()
+
+    def test_a_durable_channel_without_storage(self) -> None:
+        world = LiveWorld(ChannelRule(pattern="a", kind=ChannelKind.DURABLE, topic="t"))
+        self.failureResultOf(world.service.publish("a", new(1)), UnknownChannel)
+
+
+class HistoryTests(Case):
+    """W-75: reading the history."""
+
+    def found(self, world: LiveWorld, *wishes: Any) -> list[int]:
+        done = world.service.history("a", HistoryWishes(*wishes))
+        return offsets(self.successResultOf(done).publications)
+
+    def test_parts_of_it(self) -> None:
+        world = LiveWorld(RULE, history_per_call=8)
+        for each in range(12):
+            world.service.publish("a", new(each))
+        since = StreamPosition(6, "epoch1")
+        for wishes, expected in (
+            ((0,), []),
+            ((3,), [3, 4, 5]),
+            ((-1,), [3, 4, 5, 6, 7, 8, 9, 10]),
+            ((1_000_000,), [3, 4, 5, 6, 7, 8, 9, 10]),
+            ((2, since), [7, 8]),
+            ((2, None, True), [12, 11]),
+            ((2, since, True), [5, 4]),
+            ((-1, since, True), [5, 4, 3]),
+            ((2, StreamPosition(99, "epoch1")), []),
+            ((2, StreamPosition(0, "")), [3, 4]),
+        ):
+            self.assertEqual(self.found(world, *wishes), expected, wishes)
+        done = world.service.history("a", HistoryWishes(0))
+        self.assertEqual(self.successResultOf(done).position, StreamPosition(12, "epoch1"))
+
+    def test_refusals(self) -> None:
+        world = LiveWorld(RULE, ChannelRule(pattern="n:*"))
+        service = world.service
+        self.failureResultOf(service.history("n:a", HistoryWishes()), NotAvailable)
+        self.failureResultOf(service.history("m:a", HistoryWishes()), UnknownChannel)
+        self.failureResultOf(service.history_remove("n:a"), NotAvailable)
+        other = HistoryWishes(1, StreamPosition(0, "other"))
+        self.failureResultOf(service.history("a", other), UnrecoverablePosition)
+
+    def test_removed(self) -> None:
+        """The position stays, also of a channel that nobody has."""
+        world = LiveWorld(RULE)
+        for each in range(3):
+            world.service.publish("a", new(each))
+        self.successResultOf(world.service.history_remove("a"))
+        self.assertEqual(self.found(world, -1), [])
+        self.assertEqual(self.successResultOf(world.service.publish("a", new(3))).offset, 4)
+        done = world.service.history("a", HistoryWishes())
+        self.assertEqual(self.successResultOf(done).position, StreamPosition(4, "epoch1"))
+
+
+class PresenceTests(Case):
+    """W-76: who is there, and who comes and goes."""
+
+    def test_clients_and_users(self) -> None:
+        """W-29: a user may have several clients; all anonymous ones are one user."""
+        world = LiveWorld(ChannelRule(pattern="a", presence=True))
+        clients = [self.join(world, user=user) for user in ("bob", "bob", "", "", "eve")]
+        self.assertEqual(world.service.presence_stats("a"), (5, 3))
+        present = world.service.presence("a")
+        self.assertEqual([each.user for each in present], ["bob", "bob", "", "", "eve"])
+        clients[0][1].disconnect()
+        clients[4][1].unsubscribe("a")
+        self.assertEqual(world.service.presence_stats("a"), (3, 2))
+        self.assertEqual(len(list(world.service.sessions_of("bob"))), 1)
+        self.assertEqual((world.service.clients, world.service.users), (4, 3))
+
+    def test_one_that_has_not_started_is_not_there(self) -> None:
+        world = LiveWorld(ChannelRule(pattern="a", presence=True))
+        _, session = world.client()
+        self.successResultOf(session.subscribe("a", SubscribeWishes()))
+        self.assertEqual(
+            (world.service.presence("a"), world.service.presence_stats("a")[0]), ([], 0)
+        )
+        session.disconnect()
+        self.assertEqual(world.service.presence_stats("a"), (0, 0))
+
+    def test_hidden_by_a_token(self) -> None:
+        world = LiveWorld(ChannelRule(pattern="a", presence=True, forced_join_leave=True))
+        watcher, _ = self.join(world)
+        watcher.taken()
+        self.join(world, emit_presence=False, emit_join_leave=False)
+        self.assertEqual((watcher.taken(), world.service.presence_stats("a")), ([], (1, 1)))
+
+    def test_join_and_leave(self) -> None:
+        """Join reaches the newcomer, leave not the leaver."""
+        world = LiveWorld(ChannelRule(pattern="a", join_leave=True))
+        first, _ = self.join(world, join_leave=True)
+        deaf, _ = self.join(world)
+        third, session = self.join(world, join_leave=True)
+        session.unsubscribe("a")
+        expected = [["join", "a", each] for each in ("c1", "c2", "c3")] + [["leave", "a", "c3"]]
+        self.assertEqual((first.taken(), deaf.taken()), (expected, []))
+        self.assertEqual(third.taken(), [["join", "a", "c3"]])
+
+    def test_no_presence(self) -> None:
+        world = LiveWorld(RULE)
+        self.assertRaises(NotAvailable, world.service.presence, "a")
+        self.assertRaises(NotAvailable, world.service.presence_stats, "a")
+        self.assertRaises(UnknownChannel, world.service.presence, "n:a")
+
+
+class ChannelTests(Case):
+    """W-67: which channels there are."""
+
+    def test_by_pattern(self) -> None:
+        world = LiveWorld(ChannelRule(pattern=">"))
+        for channel in ("users.bob", "users.bob", "users.eve", "pool"):
+            self.join(world, channel)
+        found = [tuple(each) for each in world.service.channels("users.*")]
+        self.assertEqual(found, [("users.bob", 2), ("users.eve", 1)])
+        self.assertEqual(len(world.service.channels()), 3)
+        self.assertRaises(InvalidWish, world.service.channels, "*" * 256)
+
+    def test_stopped(self) -> None:
+        """W-12: no timer is left."""
+        world = LiveWorld(RULE)
+        for user in ("a", "b", ""):
+            self.join(world, user=user)
+        world.service.publish("a", new(1))
+        world.service.stop()
+        world.turns()
+        self.assertEqual((world.service.clients, world.clock.getDelayedCalls()), (0, []))
