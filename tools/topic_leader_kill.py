@@ -127,7 +127,9 @@ def differences(
     return problems
 
 
-async def run(clock: Any, cluster: RabbitCluster, kills: int, chance: random.Random) -> list[str]:
+async def run(
+    clock: Any, cluster: RabbitCluster, folder: Path, *, kills: int, chance: random.Random
+) -> list[str]:
     """Write, read, kill; returns what was wrong."""
     from twisted.internet.defer import Deferred
     from twisted.internet.task import deferLater
@@ -139,7 +141,6 @@ async def run(clock: Any, cluster: RabbitCluster, kills: int, chance: random.Ran
 
     urls = await deferToThread(cluster.new_vhost)
     vhost = urlsplit(urls[0]).path[1:]
-    folder = Path(tempfile.mkdtemp(prefix="topic-leader-kill-"))
 
     async def make() -> tuple[RabbitTopics, Topics]:
         store = SqliteTopicStore(Database(clock, folder / "topics.sqlite", "topics_rabbit"))
@@ -207,9 +208,14 @@ def main() -> None:
     print(f"seed {arguments.seed}", flush=True)
     clock: Any = reactor
     outcome: list[Any] = []
-    with RabbitCluster(3) as cluster:
+    with (
+        tempfile.TemporaryDirectory(prefix="topic-leader-kill-") as folder,
+        RabbitCluster(3) as cluster,
+    ):
         chance = random.Random(arguments.seed)
-        running = Deferred.fromCoroutine(run(clock, cluster, arguments.kills, chance))
+        running = Deferred.fromCoroutine(
+            run(clock, cluster, Path(folder), kills=arguments.kills, chance=chance)
+        )
         running.addBoth(outcome.append).addBoth(lambda _: clock.stop())
         clock.run()
     if not isinstance(outcome[0], list):
