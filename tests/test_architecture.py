@@ -74,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "amqp": {"masking", "timing", "net"},
     "log": {"errors", "masking", "timing", "wire", "net", "storage", "amqp"},
-    "topics": {"errors", "callbacks", "timing", "wire", "session", "net", "storage", "log"},
+    "topics": {"errors", "callbacks", "timing", "wire", "session", "net", "storage", "amqp", "log"},
     "stats": {"errors", "timing", "wire", "log", "storage"},
     "backup": {"wire", "storage", "log", "topics"},
     "pool": {

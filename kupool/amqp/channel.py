@@ -78,6 +78,10 @@ class BrokerChannel:
         made = self._call("queue_declare", queue=queue, arguments=arguments)
         return made.addCallback(lambda frame: int(frame.method.consumer_count))
 
+    def delete_queue(self, name: str) -> Deferred[Any]:
+        """Delete a queue with all that it holds, if it exists."""
+        return self._call("queue_delete", queue=name)
+
     def look_at(self, queue: str) -> Deferred[int]:
         """Return the number of a queue's waiting messages; fails with code 404 if it is missing."""
         found = self._call("queue_declare", queue=queue, passive=True)
@@ -177,6 +181,18 @@ class Deliveries:
             return _message(await self._queue.get())
         except Exception as error:
             raise as_error(error) from None
+
+    def each(self, handle: Callable[[BrokerMessage], object]) -> Deferred[BrokerError]:
+        """Have each message handled as it arrives, from now on; fires with the reason when no more
+        will arrive. An exception of ``handle`` ends the connection.
+        """
+        # A Deferred for each message would cost more than most handlers.
+        while self._queue.pending:
+            handle(_message(self._queue.pending.pop(0)))
+        self._queue.put = lambda received: handle(_message(received))
+        ended: Deferred[BrokerError] = Deferred()
+        self._queue.get().addErrback(lambda failure: ended.callback(as_error(failure.value)))
+        return ended
 
     async def arrived(self) -> list[BrokerMessage]:
         """Return the messages that have already arrived."""

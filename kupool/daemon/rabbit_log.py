@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from kupool.amqp.publisher import PublisherSettings
 from kupool.log.rabbit.log import RabbitLog, RabbitSettings
-from kupool.log.rabbit.publisher import PublisherSettings
 from kupool.log.rabbit.topology import Topology
 from kupool.log.spool import SpooledLog, SpoolSettings
 from kupool.log.spool_file import SpoolFile

@@ -17,9 +17,10 @@ from kupool.amqp import BrokerError
 from kupool.amqp.address import parse_brokers
 from kupool.amqp.channel import BrokerChannel, BrokerMessage
 from kupool.amqp.connection import BrokerConnection, connect
+from kupool.amqp.streams import offset_of
 from kupool.amqp.wire import ConnectionSettings
 from kupool.log import Entry, Identity
-from kupool.log.rabbit.headers import appended_at, marks, offset_of
+from kupool.log.rabbit.headers import appended_at, marks
 from kupool.log.rabbit.topology import Topology, declare
 from kupool.migration import CannotMove
 from kupool.migration.logs import ENTRIES, Acknowledged, DeadLetter

@@ -40,6 +40,7 @@ from kupool.topics.errors import (
     UnknownTopic,
 )
 from kupool.topics.interfaces import PartitionExtent
+from kupool.topics.leases import OnlyNode
 from kupool.topics.membership import (
     GroupMember,
     GroupMembership,
@@ -73,9 +74,9 @@ class GroupPosition(NamedTuple):
     """How far a group is in a partition.
 
     ``committed`` is the offset that it reads next, None if it has saved none; ``lag`` the offsets
-    behind that, all of them without one. ``owner`` is the member that has the partition.
-    ``lag_ms`` says how long ago the oldest record behind it was written, in milliseconds; 0 if
-    there is none. A clock that is set back never makes it negative.
+    behind that, all of them without one; of an engine with a stride, the batches. ``owner`` is the
+    member that has the partition. ``lag_ms`` says how long ago the oldest record behind it was
+    written, in milliseconds; 0 if there is none. A clock that is set back never makes it negative.
     """
 
     committed: int | None
@@ -97,6 +98,8 @@ class ConsumerGroups:
     """The consumer groups of an engine of topics.
 
     ``wall`` returns seconds since the epoch: the clock of the engine's batches.
+    With ``leases`` this node has only those groups that it leads; for the others it fails with
+    :class:`WrongNode`.
     """
 
     _log = Logger()
@@ -107,11 +110,16 @@ class ConsumerGroups:
         clock: IReactorTime,
         wall: Callable[[], float],
         limits: GroupLimits,
+        *,
+        leases: Any = None,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._wall = wall
         self._limits = limits
+        #: Which groups this node leads, an IGroupLeases: without one, all.
+        self._leases = OnlyNode() if leases is None else leases
+        self._leases.watch(self._lost)
         self._groups: dict[str, GroupMembership] = {}
         #: Groups whose first generation is being read.
         self._coming: dict[str, Waiters[None]] = {}
@@ -133,6 +141,7 @@ class ConsumerGroups:
         self, group: str, member_id: str, subscription: GroupSubscription
     ) -> MemberPlace:
         self._check(group, member_id, subscription)
+        await self._leases.hold(group)
         await self._load(group)
         membership = self._groups[group]
         if member_id not in membership.members and len(membership.members) >= self._limits.members:
@@ -239,7 +248,8 @@ class ConsumerGroups:
 
     def _of(self, group: str, member_id: str) -> GroupMembership:
         membership = self._groups.get(group)
-        if membership is None:
+        # Who asks a node that does not lead the group learns the right one when it joins.
+        if membership is None or not self._leases.holds(group):
             raise UnknownMember(member_id, group)
         return membership
 
@@ -278,6 +288,11 @@ class ConsumerGroups:
     def _drop_if_empty(self, group: str) -> None:
         if self._groups[group].empty:
             del self._groups[group]
+            self._leases.release(group)
+
+    def _lost(self, group: str) -> None:
+        """Another node leads a group now: its members have to join there."""
+        self._groups.pop(group, None)
 
     # -- administration
 
@@ -295,6 +310,13 @@ class ConsumerGroups:
         return Deferred.fromCoroutine(self._describe(group))
 
     async def _describe(self, group: str) -> GroupDescription:
+        await self._leases.hold(group)
+        try:
+            return await self._describe_led(group)
+        finally:
+            self._release_unused(group)
+
+    async def _describe_led(self, group: str) -> GroupDescription:
         committed: Mapping[Partition, int] = await self._engine.committed(group)
         membership = self._groups.get(group)
         if membership is None and not committed:
@@ -303,6 +325,7 @@ class ConsumerGroups:
         topics = {partition.topic for partition in committed}
         topics.update(*(member.topics for member in members.values()))
         extents = await self._extents(topics & set(self._engine.topics()))
+        stride = self._engine.capabilities.stride
         owners = {
             partition: name
             for name, member in members.items()
@@ -313,7 +336,7 @@ class ConsumerGroups:
             following = max(extent.low, committed.get(partition, 0))
             positions[partition] = GroupPosition(
                 committed.get(partition),
-                extent.high - following,
+                -(-(extent.high - following) // stride),
                 owners.get(partition),
                 await self._age(partition, following) if following < extent.high else 0,
             )
@@ -368,9 +391,13 @@ class ConsumerGroups:
         for number in range(settings.partitions) if only is None else (only,):
             partition = Partition(topic, number)
             found[partition] = await place(partition)
-        self._check_unused(group)
-        if not dry_run:
-            await self._engine.commit(group, found)
+        await self._leases.hold(group)
+        try:
+            self._check_unused(group)
+            if not dry_run:
+                await self._engine.commit(group, found)
+        finally:
+            self._release_unused(group)
         return found
 
     def delete(self, group: str) -> Deferred[None]:
@@ -378,8 +405,17 @@ class ConsumerGroups:
         return Deferred.fromCoroutine(self._delete(group))
 
     async def _delete(self, group: str) -> None:
-        self._check_unused(group)
-        await self._engine.forget_group(group)
+        await self._leases.hold(group)
+        try:
+            self._check_unused(group)
+            await self._engine.forget_group(group)
+        finally:
+            self._release_unused(group)
+
+    def _release_unused(self, group: str) -> None:
+        """Let any node lead a group that has no members here."""
+        if group not in self._groups and group not in self._coming:
+            self._leases.release(group)
 
     def _check_unused(self, group: str) -> None:
         if group in self._groups or group in self._coming:

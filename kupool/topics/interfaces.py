@@ -107,13 +107,21 @@ class Capabilities(NamedTuple):
 
     ``dense`` says that offsets have no gaps but those of compaction, ``atomic`` that several
     batches are appended all or none, ``persistent`` that records outlive the process, ``compacts``
-    that topics may have a compaction.
+    that topics may have a compaction. Each batch takes ``stride`` offsets, or as many as it has
+    records if that is 1. ``shared`` says that several nodes use the same topics. ``trims`` says
+    that :meth:`ITopicEngine.trim` applies the retention, which can be changed; else the engine
+    applies it by itself, as it was when a partition was made. ``sizes`` says that the sizes of
+    partitions are known; else they are 0.
     """
 
     dense: bool
     atomic: bool
     persistent: bool
     compacts: bool = True
+    stride: int = 1
+    shared: bool = False
+    trims: bool = True
+    sizes: bool = True
 
 
 class ITopicEngine(Interface):

@@ -42,6 +42,9 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     key; the last one of each key stays, however old. ``retention_time`` then concerns only the last
     records without a value, which so delete their keys, and records without a key. It is chosen
     when the topic is created.
+
+    ``replicas`` is the number of nodes of RabbitMQ that have each record; 0 is all that the broker
+    chooses. Other engines ignore it.
     """
 
     partitions: int = 1
@@ -54,6 +57,7 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     max_record: int = 1024 * 1024
     dedup_window: int = 0
     dedup_time: float = 0.0
+    replicas: int = 0
     compaction: str = "none"
 
     @property
@@ -78,6 +82,7 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         _within("max_record", self.max_record, 1, 16 * 1024 * 1024)
         _within("dedup_window", self.dedup_window, 0, 10_000_000)
         _within("dedup_time", self.dedup_time, 0, 1e10)
+        _within("replicas", self.replicas, 0, 99)
         _one_of("compaction", self.compaction, COMPACTIONS)
         if self.compacts:
             self._check_compaction()

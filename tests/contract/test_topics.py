@@ -49,6 +49,16 @@ class TopicsContract:
 
     #: Whether topics are still there for another engine on the same place.
     persistent = True
+    #: The offsets that each batch takes; 0 if as many as it has records.
+    stride = 0
+
+    def at(self, batch: int, dense: int) -> int:
+        """Return the offset of a partition's batch; ``dense`` without gaps between batches."""
+        return batch * self.stride if self.stride else dense
+
+    def holds(self, low: int, high: int, size: int) -> PartitionExtent:
+        """Return what a partition holds, where sizes are known with its size."""
+        return PartitionExtent(low, high, 0 if self.stride else size)
 
     def make_engine(self) -> Any:
         """Return an engine on a place of its own, or on that of the one before."""
@@ -84,6 +94,8 @@ class TopicsContract:
         engine = await self.engine()
         self.assertTrue(verifyObject(ITopicEngine, engine))
         self.assertEqual(engine.capabilities.persistent, self.persistent)
+        self.assertEqual(engine.capabilities.dense, not self.stride)
+        self.assertEqual(engine.capabilities.stride, self.stride or 1)
         self.assertEqual(engine.problem(), "")
 
     async def test_topics_are_created_once(self) -> None:
@@ -135,7 +147,7 @@ class TopicsContract:
         now = int(self.now * 1000)
         found = await engine.read(P0, 0, 100)
         self.assertEqual([batch.at for batch in found], [1000, 3000, 3000, now])
-        self.assertEqual(await engine.find(P0, 1001), 1)
+        self.assertEqual(await engine.find(P0, 1001), self.at(1, 1))
 
     async def test_a_deleted_topic_leaves_nothing(self) -> None:
         """Q-26: neither records, nor what groups and producers have of it, come back."""
@@ -147,7 +159,7 @@ class TopicsContract:
         with self.assertRaises(UnknownTopic):
             await engine.read(P0, 0, 100)
         await engine.create("t", TopicSettings(partitions=2))
-        self.assertEqual(await engine.extents("t"), [PartitionExtent(0, 0, 0)] * 2)
+        self.assertEqual(await engine.extents("t"), [self.holds(0, 0, 0)] * 2)
         self.assertEqual(await engine.read(P0, 0, 100), [])
         self.assertEqual(await engine.committed("g"), {})
         self.assertEqual(await engine.append([Append(P0, 1, b"new", Stamp("p", 1))]), [0])
@@ -155,32 +167,54 @@ class TopicsContract:
 
     async def test_partitions_are_added_and_never_removed(self) -> None:
         """Q-29."""
-        engine = await self.engine()
+        engine = await self.engine(retention_time=9)
         await engine.append([Append(P1, 1, b"one")])
-        await engine.change("t", TopicSettings(partitions=3, retention_time=9))
-        self.assertEqual(engine.topics()["t"], TopicSettings(partitions=3, retention_time=9))
+        changed = TopicSettings(partitions=3, retention_time=9, max_record=7)
+        await engine.change("t", changed)
+        self.assertEqual(engine.topics()["t"], changed)
         self.assertEqual(await engine.append([Append(Partition("t", 2), 1, b"two")]), [0])
-        self.assertEqual([e.high for e in await engine.extents("t")], [0, 1, 1])
+        high = self.at(1, 1)
+        self.assertEqual([e.high for e in await engine.extents("t")], [0, high, high])
         with self.assertRaisesRegex(InvalidTopic, "the topic has 3, none can be removed"):
-            await engine.change("t", TopicSettings(partitions=2))
+            await engine.change("t", TopicSettings(partitions=2, retention_time=9))
         self.assertEqual(engine.topics()["t"].partitions, 3)
+
+    async def test_retention_is_changed_where_a_trim_applies_it(self) -> None:
+        """Q-11, Q-38: an engine of which the broker applies it says so."""
+        engine = await self.engine(retention_time=9)
+        changed = TopicSettings(partitions=2, retention_time=8)
+        if engine.capabilities.trims:
+            await engine.change("t", changed)
+            self.assertEqual(engine.topic("t"), changed)
+            return
+        for settings in (changed, TopicSettings(partitions=2, retention_time=9, replicas=3)):
+            with self.assertRaisesRegex(InvalidTopic, "keeps what it was made with"):
+                await engine.change("t", settings)
+        self.assertEqual(engine.topic("t").retention_time, 9)
 
     # -- append and read
 
-    async def test_offsets_are_dense_in_each_partition(self) -> None:
-        """Q-01, Q-02."""
+    async def test_offsets_grow_in_each_partition(self) -> None:
+        """Q-01, Q-02: without gaps in a dense engine."""
         engine = await self.engine()
         self.assertEqual(await engine.append([Append(P0, 3, b"a")]), [0])
-        self.assertEqual(await engine.append([Append(P0, 2, b"b"), Append(P1, 7, b"c")]), [3, 0])
-        self.assertEqual(await engine.append([Append(P0, 1, b"d")]), [5])
+        second, third = self.at(1, 3), self.at(2, 5)
+        both = await engine.append([Append(P0, 2, b"b"), Append(P1, 7, b"c")])
+        self.assertEqual(both, [second, 0])
+        self.assertEqual(await engine.append([Append(P0, 1, b"d")]), [third])
         at = int(self.now * 1000)
         self.assertEqual(
             await engine.read(P0, 0, 100),
-            [StoredBatch(0, 3, at, b"a"), StoredBatch(3, 2, at, b"b"), StoredBatch(5, 1, at, b"d")],
+            [
+                StoredBatch(0, 3, at, b"a"),
+                StoredBatch(second, 2, at, b"b"),
+                StoredBatch(third, 1, at, b"d"),
+            ],
         )
         self.assertEqual(await engine.read(P1, 0, 100), [StoredBatch(0, 7, at, b"c")])
         self.assertEqual(
-            await engine.extents("t"), [PartitionExtent(0, 6, 3), PartitionExtent(0, 7, 1)]
+            await engine.extents("t"),
+            [self.holds(0, self.at(3, 6), 3), self.holds(0, self.at(1, 7), 1)],
         )
 
     async def test_appends_under_way_keep_their_order(self) -> None:
@@ -191,7 +225,8 @@ class TopicsContract:
             appends.append(engine.append([Append(P0, 1, b"%d" % number)]))
             if number % 50 == 0:
                 await engine.read(P0, 0, 10)
-        self.assertEqual(await gatherResults(appends), [[number] for number in range(300)])
+        offsets = [[self.at(number, number)] for number in range(300)]
+        self.assertEqual(await gatherResults(appends), offsets)
         found = await engine.read(P0, 0, 10_000)
         self.assertEqual([b.body for b in found], [b"%d" % number for number in range(300)])
 
@@ -200,9 +235,15 @@ class TopicsContract:
         engine = await self.engine()
         await engine.append([Append(P0, 3, b"a" * 10), Append(P0, 3, b"b" * 10)])
         await engine.append([Append(P0, 3, b"c" * 10)])
-        for offset, bases in ((0, [0, 3, 6]), (2, [0, 3, 6]), (3, [3, 6]), (5, [3, 6]), (8, [6])):
+        bases = [0, self.at(1, 3), self.at(2, 6)]
+        for batch, index, first in ((0, 0, 0), (0, 2, 0), (1, 0, 1), (1, 2, 1), (2, 2, 2)):
+            offset = bases[batch] + index
             found = await engine.read(P0, offset, 1000)
-            self.assertEqual([b.base for b in found], bases, offset)
+            self.assertEqual([b.base for b in found], bases[first:], offset)
+        # Behind the last record of a batch is the next batch.
+        for batch in range(2):
+            found = await engine.read(P0, bases[batch] + 3, 1000)
+            self.assertEqual([b.base for b in found], bases[batch + 1 :])
 
     async def test_a_read_returns_whole_batches_up_to_a_size(self) -> None:
         """Q-03: the first one whatever its size."""
@@ -218,20 +259,22 @@ class TopicsContract:
         self.assertEqual(await engine.read(P0, 0, 100), [])
         await engine.append([Append(P0, 2, b"a")])
         self.assertEqual(await engine.read(P0, 2, 100), [])
-        self.assertEqual(await engine.read(P0, 99, 100), [])
+        self.assertEqual(await engine.read(P0, self.at(99, 99), 100), [])
         self.assertEqual(len(await engine.read(P0, 1, 100)), 1)
 
     async def test_below_the_oldest_record_the_range_is_told(self) -> None:
         """Q-04."""
-        engine = await self.engine(retention_bytes=1)
+        engine = await self.engine()
         await engine.append([Append(P0, 2, b"a"), Append(P0, 2, b"b")])
-        await engine.trim(self.now)
-        with self.assertRaisesRegex(OffsetOutOfRange, "no offset 1: read from 2 .* to 4") as caught:
+        await engine.drop_below(P0, self.at(1, 2))
+        low, high = self.at(1, 2), self.at(2, 4)
+        text = f"no offset 1: read from {low} .* to {high}"
+        with self.assertRaisesRegex(OffsetOutOfRange, text) as caught:
             await engine.read(P0, 1, 100)
-        self.assertEqual((caught.exception.low, caught.exception.high), (2, 4))
+        self.assertEqual((caught.exception.low, caught.exception.high), (low, high))
         with self.assertRaises(OffsetOutOfRange):
             await engine.read(P0, -1, 100)
-        self.assertEqual([b.base for b in await engine.read(P0, 2, 100)], [2])
+        self.assertEqual([b.base for b in await engine.read(P0, low, 100)], [low])
 
     async def test_one_bad_batch_keeps_the_others_away(self) -> None:
         """Q-53: all or none."""
@@ -253,8 +296,9 @@ class TopicsContract:
         for step in (0, 10, 5, 20):  # the third one counts as appended at 10
             self.now = 1_800_000_000.0 + step
             await engine.append([Append(P0, 4, b"x")])
-        times = {-1: 0, 0: 0, 1: 4, 10_000: 4, 10_001: 12, 20_000: 12, 20_001: 16}
-        for after, offset in times.items():
+        times = {-1: 0, 0: 0, 1: 1, 10_000: 1, 10_001: 3, 20_000: 3, 20_001: 4}
+        for after, batch in times.items():
+            offset = self.at(batch, 4 * batch)
             self.assertEqual(await engine.find(P0, start + after), offset, after)
 
     # -- producers
@@ -262,23 +306,26 @@ class TopicsContract:
     async def test_a_batch_sent_again_keeps_its_offset(self) -> None:
         """Q-24: for the newest five of a producer; gaps and other producers do not matter."""
         engine = await self.engine()
-        for sequence, base in ((1, 0), (2, 1), (5, 2), (6, 3), (7, 4), (1, 0), (5, 2)):
+        for sequence, batch in ((1, 0), (2, 1), (5, 2), (6, 3), (7, 4), (1, 0), (5, 2)):
             found = await engine.append([Append(P0, 1, b"x", Stamp("p", sequence))])
-            self.assertEqual(found, [base], sequence)
-        self.assertEqual(await engine.append([Append(P0, 1, b"x", Stamp("q", 1))]), [5])
+            self.assertEqual(found, [self.at(batch, batch)], sequence)
+        fifth = [self.at(5, 5)]
+        self.assertEqual(await engine.append([Append(P0, 1, b"x", Stamp("q", 1))]), fifth)
         self.assertEqual(await engine.append([Append(P1, 1, b"x", Stamp("p", 1))]), [0])
-        self.assertEqual(await engine.append([Append(P0, 1, b"x", Stamp("p", 8))]), [6])
+        sixth = [self.at(6, 6)]
+        self.assertEqual(await engine.append([Append(P0, 1, b"x", Stamp("p", 8))]), sixth)
         with self.assertRaisesRegex(SequenceTooOld, "p sent sequence 1 again, the oldest .* is 2"):
             await engine.append([Append(P0, 1, b"x", Stamp("p", 1))])
-        self.assertEqual(await engine.append([Append(P0, 1, b"x", Stamp("p", 2))]), [1])
-        self.assertEqual((await engine.extents("t"))[0].high, 7)
+        first = [self.at(1, 1)]
+        self.assertEqual(await engine.append([Append(P0, 1, b"x", Stamp("p", 2))]), first)
+        self.assertEqual((await engine.extents("t"))[0].high, self.at(7, 7))
 
     async def test_a_batch_sent_again_with_the_first_is_appended_once(self) -> None:
         """Q-24."""
         engine = await self.engine()
         both = [Append(P0, 2, b"x", Stamp("p", 1))] * 2
         self.assertEqual(await engine.append(both), [0, 0])
-        self.assertEqual((await engine.extents("t"))[0].high, 2)
+        self.assertEqual((await engine.extents("t"))[0].high, self.at(1, 2))
 
     async def test_a_repeated_content_is_dropped(self) -> None:
         """Q-23: within a window of offsets and of time; each partition by itself."""
@@ -287,7 +334,7 @@ class TopicsContract:
         async def append(digest: bytes, partition: Partition = P0, *, count: int = 3) -> int:
             content = Content(digest, count, 10)
             (base,) = await engine.append([Append(partition, 1, b"x", content=content)])
-            return int(base)
+            return int(base) // (self.stride or 1)
 
         found = [await append(digest) for digest in (b"a", b"b", b"a", b"c", b"a")]
         self.assertEqual(found, [0, 1, 0, 2, 0])
@@ -300,7 +347,7 @@ class TopicsContract:
         self.now += 0.001
         self.assertEqual(await append(b"a"), 5)
         self.assertEqual(await append(b"b"), 6)
-        self.assertEqual((await engine.extents("t"))[0].high, 7)
+        self.assertEqual((await engine.extents("t"))[0].high, self.at(7, 7))
 
     async def test_a_window_without_a_limit(self) -> None:
         """Q-23."""
@@ -329,9 +376,18 @@ class TopicsContract:
 
     # -- retention
 
+    async def nothing_is_trimmed(self, engine: Any) -> None:
+        """Q-11, Q-38: an engine of which the broker applies the retention trims nothing."""
+        await engine.append([Append(P0, 2, b"x" * 10), Append(P0, 2, b"x" * 10)])
+        self.assertEqual([await engine.trim(now) for now in (self.now, self.now + 1e6)], [0, 0])
+        self.assertEqual(len(await engine.read(P0, 0, 100)), 2)
+
     async def test_the_oldest_batches_above_a_size_are_dropped(self) -> None:
         """Q-11."""
         engine = await self.engine(retention_bytes=30)
+        if not engine.capabilities.trims:
+            await self.nothing_is_trimmed(engine)
+            return
         for _ in range(5):
             await engine.append([Append(P0, 2, b"x" * 10)])
         await engine.append([Append(P1, 2, b"x" * 30)])
@@ -344,6 +400,9 @@ class TopicsContract:
     async def test_the_newest_batch_stays(self) -> None:
         """Q-11: so offsets go on behind it."""
         engine = await self.engine(retention_bytes=1, retention_time=10)
+        if not engine.capabilities.trims:
+            await self.nothing_is_trimmed(engine)
+            return
         await engine.append([Append(P0, 2, b"x" * 10)])
         await engine.trim(self.now)
         await engine.trim(self.now + 100)
@@ -353,6 +412,9 @@ class TopicsContract:
     async def test_old_batches_are_dropped(self) -> None:
         """Q-11: the age begins with the first trim that finds a batch."""
         engine = await self.engine(retention_time=100, retention_bytes=0)
+        if not engine.capabilities.trims:
+            await self.nothing_is_trimmed(engine)
+            return
         await engine.append([Append(P0, 1, b"a"), Append(P1, 1, b"b")])
         await engine.trim(1000)
         await engine.append([Append(P0, 1, b"c")])
@@ -367,6 +429,9 @@ class TopicsContract:
     async def test_a_clock_that_is_set_back_drops_nothing(self) -> None:
         """Q-11."""
         engine = await self.engine(retention_time=100)
+        if not engine.capabilities.trims:
+            await self.nothing_is_trimmed(engine)
+            return
         await engine.append([Append(P0, 1, b"a"), Append(P0, 1, b"b")])
         await engine.trim(1000)
         self.assertEqual(await engine.trim(10), 0)
@@ -375,12 +440,18 @@ class TopicsContract:
 
     async def test_nothing_is_dropped_without_limits(self) -> None:
         engine = await self.engine(retention_time=0)
+        if not engine.capabilities.trims:
+            await self.nothing_is_trimmed(engine)
+            return
         await engine.append([Append(P0, 1, b"a" * 1000), Append(P0, 1, b"b")])
         self.assertEqual([await engine.trim(now) for now in (0, 1e9)], [0, 0])
 
     async def test_many_batches_are_dropped_in_one_trim(self) -> None:
         """Q-11: however many parts it takes."""
         engine = await self.engine(retention_bytes=5)
+        if not engine.capabilities.trims:
+            await self.nothing_is_trimmed(engine)
+            return
         await gatherResults([engine.append([Append(P0, 3, b"x")]) for _ in range(1005)])
         self.assertEqual(await engine.trim(self.now), 3000)
         self.assertEqual((await engine.extents("t"))[0], PartitionExtent(3000, 3015, 5))
@@ -390,17 +461,18 @@ class TopicsContract:
         engine = await self.engine()
         await gatherResults([engine.append([Append(P0, 3, b"x")]) for _ in range(450)])
         await engine.append([Append(P1, 3, b"y")])
-        self.assertEqual(await engine.drop_below(P0, 5), 3)
-        self.assertEqual((await engine.extents("t"))[0], PartitionExtent(3, 1350, 449))
-        self.assertEqual(await engine.drop_below(P0, 5), 0)
-        self.assertEqual(await engine.drop_below(P0, 1350), 1347)
+        one, end = self.at(1, 3), self.at(450, 1350)
+        self.assertEqual(await engine.drop_below(P0, one + 2), 3)
+        self.assertEqual((await engine.extents("t"))[0], self.holds(one, end, 449))
+        self.assertEqual(await engine.drop_below(P0, one + 2), 0)
+        self.assertEqual(await engine.drop_below(P0, end), 1347)
         self.assertEqual(
-            await engine.extents("t"), [PartitionExtent(1350, 1350, 0), PartitionExtent(0, 3, 1)]
+            await engine.extents("t"), [self.holds(end, end, 0), self.holds(0, one, 1)]
         )
-        self.assertEqual(await engine.read(P0, 1350, 100), [])
+        self.assertEqual(await engine.read(P0, end, 100), [])
         with self.assertRaises(OffsetOutOfRange):
-            await engine.read(P0, 1349, 100)
-        self.assertEqual(await engine.append([Append(P0, 1, b"z")]), [1350])
+            await engine.read(P0, end - 1, 100)
+        self.assertEqual(await engine.append([Append(P0, 1, b"z")]), [end])
         with self.assertRaises(UnknownPartition):
             await engine.drop_below(Partition("t", 2), 1)
         with self.assertRaises(UnknownTopic):
@@ -434,8 +506,8 @@ class TopicsContract:
         self.assertEqual(await engine.append_due(5000), {P0: 2})
         self.assertEqual(await engine.append_due(5000), {})
         found = await engine.read(P0, 0, 100)
-        self.assertEqual([(b.base, b.body) for b in found], [(0, b"a"), (1, b"late")])
-        self.assertEqual((await engine.extents("t"))[1], PartitionExtent(0, 3, 1))
+        self.assertEqual([(b.base, b.body) for b in found], [(0, b"a"), (self.at(1, 1), b"late")])
+        self.assertEqual((await engine.extents("t"))[1], self.holds(0, self.at(1, 3), 1))
         self.assertEqual(list(await engine.delayed("t")), [])
 
     async def test_those_due_first_are_first(self) -> None:
@@ -510,24 +582,25 @@ class TopicsContract:
         await engine.next_generation("g")
         await engine.trim(1000)
         await engine.trim(1060)
-        await engine.drop_below(P1, 3)
+        await engine.drop_below(P1, self.at(1, 3))
         (first,) = await engine.delay([Append(P1, 1, b"due")], 1)
         before = await engine.extents("t"), engine.topics()
         engine = await self.again(engine)
         self.assertEqual((await engine.extents("t"), engine.topics()), before)
         self.assertEqual([b.body for b in await engine.read(P0, 0, 100)], [b"a", b"b"])
         self.assertEqual(await engine.append([Append(P0, 2, b"a", Stamp("p", 4))]), [0])
-        self.assertEqual(await engine.append([Append(P0, 1, b"d")]), [3])
+        self.assertEqual(await engine.append([Append(P0, 1, b"d")]), [self.at(2, 3)])
         repeated = Append(P1, 3, b"c", content=Content(b"c", 9, 0))
         self.assertEqual(await engine.append([repeated]), [0])
         self.assertEqual(await engine.committed("g"), {P1: 2})
         self.assertEqual(await engine.next_generation("g"), 2)
         # The time between two processes makes nothing older; 40 seconds more do.
-        self.assertEqual(await engine.trim(900_000), 0)
-        self.assertEqual(await engine.trim(900_039), 0)
-        self.assertEqual(await engine.trim(900_040), 3)
+        if engine.capabilities.trims:
+            self.assertEqual(await engine.trim(900_000), 0)
+            self.assertEqual(await engine.trim(900_039), 0)
+            self.assertEqual(await engine.trim(900_040), 3)
         self.assertEqual(await engine.append_due(5), {P1: 1})
-        self.assertEqual(await engine.append([Append(P1, 1, b"e")]), [4])
+        self.assertEqual(await engine.append([Append(P1, 1, b"e")]), [self.at(2, 4)])
         (second,) = await engine.delay([Append(P1, 1, b"due")], 1)
         self.assertGreater(second, first)
 

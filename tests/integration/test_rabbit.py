@@ -19,12 +19,12 @@ from twisted.trial.unittest import TestCase
 from kupool.amqp.address import parse_brokers
 from kupool.amqp.connection import connect
 from kupool.amqp.links import LinkSettings
+from kupool.amqp.publisher import PublisherSettings
 from kupool.amqp.wire import ConnectionSettings
 from kupool.log import LogUnavailable
 from kupool.log.groups import RetrySettings
 from kupool.log.rabbit import BrokerRefused, LogBrokerUnreachable
 from kupool.log.rabbit.log import RabbitLog, RabbitSettings
-from kupool.log.rabbit.publisher import PublisherSettings
 from kupool.log.rabbit.topology import Topology
 from tests.contract.test_log import Collector
 from tests.servers.reactor import the_reactor

@@ -65,14 +65,17 @@ class RabbitCluster:
         return [node for node in self.nodes if node.process.alive]
 
     def leader_of(self, queue: str, vhost: str = "/") -> RabbitServer:
-        """Return the node that leads a quorum queue, once its members have elected one."""
+        """Return the node that leads a quorum queue or a stream, once there is one."""
         path = f"queues/{quote(vhost, '')}/{quote(queue, '')}"
         found: list[RabbitServer] = []
 
         def elected() -> bool:
             for asked in self.living():
                 with contextlib.suppress(OSError):  # it stands aside, or is paused
-                    name = asked.api(path, timeout=2).get("leader")
+                    found_there = asked.api(path, timeout=2)
+                    # RabbitMQ 3.10 tells no leader of a stream; its node is the leader's.
+                    stream = found_there.get("type") == "stream"
+                    name = found_there.get("node" if stream else "leader")
                     found[:] = [node for node in self.living() if node.node == name]
                 if found:
                     return True

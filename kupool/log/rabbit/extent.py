@@ -8,8 +8,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from kupool.amqp.channel import BrokerMessage
+from kupool.amqp.streams import offset_of
 from kupool.log import Extent, Identity, Mark
-from kupool.log.rabbit.headers import identity_of, offset_of
+from kupool.log.rabbit.headers import identity_of
 from kupool.log.rabbit.stream import StreamReader
 
 #: Attempts to find a marked entry, and the seconds between them: replicas of a stream show an entry

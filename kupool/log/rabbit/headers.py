@@ -55,11 +55,6 @@ def appended_at(headers: Mapping[str, Any]) -> float:
     return at / 1000 if isinstance(at, int | float) else 0.0
 
 
-def offset_of(headers: Mapping[str, Any]) -> int:
-    """Return the offset of a message that a stream delivered."""
-    return int(headers["x-stream-offset"])
-
-
 __all__ = [
     "EPOCH",
     "POOL",
@@ -68,6 +63,5 @@ __all__ = [
     "is_earlier",
     "is_foreign",
     "marks",
-    "offset_of",
     "pool_of",
 ]

@@ -17,6 +17,8 @@ from kupool.amqp.address import parse_brokers
 from kupool.amqp.channel import BrokerChannel
 from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.links import Link, LinkSettings
+from kupool.amqp.publisher import Publisher, PublisherSettings
+from kupool.amqp.streams import offset_of
 from kupool.log import (
     DeliveredEntry,
     Entry,
@@ -33,8 +35,7 @@ from kupool.log.rabbit import BrokerRefused, LogBrokerUnreachable
 from kupool.log.rabbit.consumer import RabbitSubscription
 from kupool.log.rabbit.extent import Found, examine
 from kupool.log.rabbit.gauge import Gauge
-from kupool.log.rabbit.headers import marks, offset_of, pool_of
-from kupool.log.rabbit.publisher import Publisher, PublisherSettings
+from kupool.log.rabbit.headers import marks, pool_of
 from kupool.log.rabbit.reader import RabbitLogReader
 from kupool.log.rabbit.stream import StreamReader
 from kupool.log.rabbit.topology import Topology, declare
@@ -106,6 +107,7 @@ class RabbitLog:
             wall,
             lambda: (*self._topology.queues, self._topology.stream),
             self._settings.publisher,
+            unavailable=LogUnavailable,
         )
         self._publishing = Link(
             reactor,

@@ -10,10 +10,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from kupool.amqp.streams import offset_of
 from kupool.log import Entry, ILogReader, LogBounds, LogUnavailable
 from kupool.log.groups import WAKE_DELAY
 from kupool.log.rabbit.copies import FirstCopies
-from kupool.log.rabbit.headers import offset_of
 from kupool.log.rabbit.stream import AHEAD, StreamReader
 from kupool.log.searching import position_since
 

@@ -6,16 +6,15 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 
 from kupool.amqp import BrokerError
 from kupool.amqp import BrokerUnreachable as NoBroker
-from kupool.amqp.channel import BrokerChannel, BrokerMessage, Deliveries
-from kupool.amqp.connection import BrokerConnection
+from kupool.amqp.channel import BrokerMessage
 from kupool.amqp.links import Link
+from kupool.amqp.streams import MOST_FETCHED, StreamFetcher, offset_of
 from kupool.log import Entry, LogUnavailable
 from kupool.log.rabbit import LogBrokerUnreachable
-from kupool.log.rabbit.headers import appended_at, is_foreign, offset_of
+from kupool.log.rabbit.headers import appended_at, is_foreign
 from kupool.log.rabbit.topology import Topology
 
 #: The least entries fetched at once: each fetch costs some round trips, and the broker searches the
@@ -25,28 +24,13 @@ AHEAD = 200
 #: The size of a fetch in bytes above which a continuous reader's next fetch is not doubled.
 ENOUGH = 4 * 1024 * 1024
 
-#: Seconds that a reader waits at the apparent end: the broker may confirm an entry before its
-#: stream shows it. Of 4,000 reads directly after an append, one found nothing, and the entry 0.8 ms
-#: later.
-SETTLING = 0.05
-
-#: Seconds that a reader waits for a connection.
-_PATIENCE = 15.0
-
-#: Attempts for a read on connections that break.
-_ATTEMPTS = 3
-
-_MOST = 5000
-
 
 class StreamReader:
     """Reads a stream on a separate connection.
 
-    Refusing a message of a stream closes the whole connection, so messages stay unacknowledged
-    here, and the prefetch is as large as the number of wanted entries. The position of an entry is
-    the :attr:`base` plus its offset in the stream plus one; positions grow and have gaps. ``pool``
-    returns the id of the pool whose entries are read, empty while it is unknown; entries of other
-    pools are skipped.
+    The position of an entry is the :attr:`base` plus its offset in the stream plus one; positions
+    grow and have gaps. ``pool`` returns the id of the pool whose entries are read, empty while it
+    is unknown; entries of other pools are skipped.
     """
 
     def __init__(
@@ -56,8 +40,7 @@ class StreamReader:
         topology: Topology,
         pool: Callable[[], str],
     ) -> None:
-        self._clock = clock
-        self._link = link
+        self._fetcher = StreamFetcher(clock, link, topology.exchange)
         self._topology = topology
         self._pool = pool
         self._base = 0
@@ -91,7 +74,7 @@ class StreamReader:
                 return await self.read(after, limit)
             self._ahead, self._ahead_after = found, after
             small = sum(len(entry.body) for entry in found) < ENOUGH
-            self._onward = min(size * 2, _MOST) if small else AHEAD
+            self._onward = min(size * 2, MOST_FETCHED) if small else AHEAD
             return found[:limit]
         start = bisect_right(self._ahead, after, key=_position)
         return self._ahead[start : start + limit]
@@ -120,18 +103,18 @@ class StreamReader:
         first = await self._fetch("first", 1)
         if not first:
             return None
-        newest = await self._fetch("last", _MOST) or first
+        newest = await self._fetch("last", MOST_FETCHED) or first
         # At least one more fetch: the first may be too early for a confirmed entry.
         found = newest
-        while found := await self._fetch(offset_of(found[-1].headers) + 1, _MOST):
+        while found := await self._fetch(offset_of(found[-1].headers) + 1, MOST_FETCHED):
             newest = found
-            if len(found) < _MOST:
+            if len(found) < MOST_FETCHED:
                 break
         return first[0], newest
 
     async def newest(self) -> int:
         """Return the offset of one of the newest messages; -1 if there is none."""
-        found = await self._fetch("last", _MOST)
+        found = await self._fetch("last", MOST_FETCHED)
         return offset_of(found[-1].headers) if found else -1
 
     async def before(self, offset: int) -> list[BrokerMessage]:
@@ -146,41 +129,12 @@ class StreamReader:
 
     async def _fetch(self, start: int | str, limit: int) -> list[BrokerMessage]:
         """Return messages from an offset on; raises :class:`LogUnavailable`."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                connection = await self._link.up(_PATIENCE)
-            except NoBroker as error:
-                raise LogBrokerUnreachable(str(error)) from None
-            try:
-                return await self._fetch_from(connection, start, min(limit, _MOST))
-            except BrokerError as error:
-                # The next attempt uses another connection: each read is complete by itself.
-                connection.drop(f"reading {self._topology.stream!r}: {error}")
-                await connection.ended()
-                if attempt == _ATTEMPTS - 1:
-                    raise LogUnavailable(f"the stream cannot be read: {error}") from None
-        raise AssertionError("unreachable")
-
-    async def _fetch_from(
-        self, connection: BrokerConnection, start: int | str, limit: int
-    ) -> list[BrokerMessage]:
-        channel = await connection.channel()
-        await channel.prefetch(limit)
-        deliveries = await channel.consume(self._topology.stream, {"x-stream-offset": start})
-        least = start if isinstance(start, int) else 0
-        found = await self._arrived(channel, deliveries, least)
-        if not found:
-            await deferLater(self._clock, SETTLING)
-            found = await self._arrived(channel, deliveries, least)
-        await channel.close()
-        return found
-
-    async def _arrived(
-        self, channel: BrokerChannel, deliveries: Deliveries, least: int
-    ) -> list[BrokerMessage]:
-        # A channel reads the stream itself, so all its deliveries come before the next answer.
-        await channel.fence(self._topology.exchange)
-        return [m for m in await deliveries.arrived() if offset_of(m.headers) >= least]
+        try:
+            return await self._fetcher.fetch(self._topology.stream, start, limit)
+        except NoBroker as error:
+            raise LogBrokerUnreachable(str(error)) from None
+        except BrokerError as error:
+            raise LogUnavailable(f"the stream cannot be read: {error}") from None
 
 
 def _position(entry: Entry) -> int:

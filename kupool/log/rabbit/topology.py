@@ -9,14 +9,12 @@ from kupool.amqp import BrokerError, BrokerRefused
 from kupool.amqp.channel import BrokerChannel
 from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.refusals import explained
+from kupool.amqp.streams import stream_arguments
 
 #: Deliveries after which the broker itself gives up an entry. It is high, because every lost
 #: consumer counts as one: it only stops entries that crash process after process. Without a number,
 #: newer brokers use 20.
 DELIVERY_LIMIT = 10_000
-
-#: Bytes of a segment of a stream, by default.
-_SEGMENT = 500_000_000
 
 #: Reply codes: something does not exist, or exists with other arguments.
 NOT_FOUND = 404
@@ -81,15 +79,7 @@ class Topology:
 
     def stream_arguments(self) -> dict[str, Any]:
         """Return the arguments of the stream."""
-        arguments: dict[str, Any] = {"x-queue-type": "stream"}
-        if self.max_age:
-            arguments["x-max-age"] = self.max_age
-        if self.max_bytes:
-            arguments["x-max-length-bytes"] = self.max_bytes
-            # A stream drops whole segments, and never the one being written.
-            segment = min(_SEGMENT, self.max_bytes // 8)
-            arguments["x-stream-max-segment-size-bytes"] = max(segment, 1)
-        return arguments
+        return stream_arguments(self.max_age, self.max_bytes)
 
 
 class Declared(NamedTuple):

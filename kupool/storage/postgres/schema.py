@@ -195,6 +195,13 @@ TABLES = (
     "retention_clock",
     "migration",
     "owner",
+    "log_topics",
+    "log_lows",
+    "log_group_positions",
+    "log_groups",
+    "log_group_leases",
+    "log_delays",
+    "log_once",
 )
 
 

@@ -22,6 +22,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "max_record": ([1, 16_777_216], [0, 16_777_217]),
     "dedup_window": ([0, 10_000_000], [-1, 10_000_001]),
     "dedup_time": ([0, 0.5, 1e10], [-1, 1.1e10, float("nan")]),
+    "replicas": ([0, 1, 99], [-1, 100]),
     "compaction": (["none", "key"], ["keys", ""]),
 }
 
@@ -52,6 +53,7 @@ class TopicSettingsTests(SynchronousTestCase):
                 "max_record": 1_048_576,
                 "dedup_window": 0,
                 "dedup_time": 0.0,
+                "replicas": 0,
                 "compaction": "none",
             },
         )

@@ -11,7 +11,6 @@ from kupool.log.rabbit.headers import (
     is_earlier,
     is_foreign,
     marks,
-    offset_of,
     pool_of,
 )
 
@@ -59,7 +58,3 @@ class HeaderTests(SynchronousTestCase):
         """It has no id, so that nothing is taken for another pool's."""
         self.assertEqual(pool_of(None), "")
         self.assertEqual(pool_of(Identity("mine", ())), "mine")
-
-    def test_the_offset(self) -> None:
-        """RabbitMQ names it in this header."""
-        self.assertEqual(offset_of({"x-stream-offset": 7}), 7)

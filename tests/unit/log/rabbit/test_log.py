@@ -12,11 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.amqp import BrokerError, links
 from kupool.amqp.links import LinkSettings
+from kupool.amqp.publisher import PublisherSettings
 from kupool.log import DeliveredEntry, Epoch, Identity, LogStatus, LogUnavailable, Mark
 from kupool.log.groups import RetrySettings
 from kupool.log.rabbit import BrokerRefused, LogBrokerUnreachable
 from kupool.log.rabbit.log import RabbitLog, RabbitSettings
-from kupool.log.rabbit.publisher import PublisherSettings
 from kupool.log.rabbit.topology import Topology
 from tests.fakes.rabbit_broker import RabbitBroker, Stored
 

@@ -10,9 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.amqp import BrokerError, BrokerUnreachable
 from kupool.amqp.channel import BrokerMessage
+from kupool.amqp.streams import SETTLING
 from kupool.log import Entry, LogUnavailable
 from kupool.log.rabbit import LogBrokerUnreachable
-from kupool.log.rabbit.stream import AHEAD, ENOUGH, SETTLING, StreamReader
+from kupool.log.rabbit.stream import AHEAD, ENOUGH, StreamReader
 from kupool.log.rabbit.topology import Topology
 
 

@@ -205,6 +205,10 @@ class FetchTests(RecordCase):
                 "atomic": True,
                 "persistent": False,
                 "compacts": True,
+                "stride": 1,
+                "shared": False,
+                "trims": True,
+                "sizes": True,
             },
         )
 

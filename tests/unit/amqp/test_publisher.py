@@ -12,8 +12,8 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.amqp import BrokerError
+from kupool.amqp.publisher import RENEW_DELAY, Publisher, PublisherSettings
 from kupool.log import LogUnavailable
-from kupool.log.rabbit.publisher import RENEW_DELAY, Publisher, PublisherSettings
 
 WALL = 1_800_000_000.5
 
@@ -107,7 +107,11 @@ class PublisherCase(SynchronousTestCase):
 
     def make(self, **settings: Any) -> None:
         self.publisher = Publisher(
-            self.clock, lambda: WALL, lambda: ("one", "two"), PublisherSettings(**settings)
+            self.clock,
+            lambda: WALL,
+            lambda: ("one", "two"),
+            PublisherSettings(**settings),
+            unavailable=LogUnavailable,
         )
 
     def connect(self) -> Connection:
@@ -138,6 +142,35 @@ class KeptTests(PublisherCase):
         self.publish("a", body=b"x")
         headers = {"appended_at": 1_800_000_000_500, "pool": "p"}
         self.assertEqual(channel.published, [("exchange", "key", "a", headers, b"x")])
+
+    def test_what_is_sent_again_is_marked(self) -> None:
+        """Q-24: where that is asked for; what is sent for the first time is not."""
+        for marks, expected in ((True, [("a", True), ("b", None)]), (False, [("a", None)])):
+            self.make(mark_repeats=marks)
+            self.connect()
+            self.publish("a")
+            self.publisher.down("gone")
+            (channel,) = self.connect().channels
+            if marks:
+                self.publish("b")
+            self.assertEqual(
+                [(each[2], each[3].get("repeated")) for each in channel.published], expected
+            )
+            closing = Deferred.fromCoroutine(self.publisher.close(0.5))
+            self.clock.advance(1)
+            self.successResultOf(closing)
+
+    def test_what_is_abandoned_fails(self) -> None:
+        """Q-26: what waits for a stream that was deleted is not sent again for ever."""
+        self.connect()
+        self.publish("a")
+        other = self.publisher.publish("exchange", "other", "b", {}, body=b"x")
+        self.assertEqual(self.publisher.keys, {"key", "other"})
+        self.publisher.abandon("key", "it was deleted")
+        self.assertEqual((self.failed, self.publisher.waiting), ([("a", "it was deleted")], 1))
+        self.publisher.abandon("other", "it too")
+        self.assertIn("it too", str(self.failureResultOf(other, LogUnavailable).value))
+        self.assertIdle()
 
     def test_confirmed_and_then_seen(self) -> None:
         (channel,) = self.connect().channels

@@ -1,4 +1,4 @@
-"""Publishes entries to RabbitMQ, each until it is certainly stored."""
+"""Publishes messages to RabbitMQ, each until it is certainly stored."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.amqp import BrokerError
 from kupool.amqp.channel import BrokerChannel
 from kupool.amqp.connection import BrokerConnection
-from kupool.log import LogUnavailable
 from kupool.timing.waiting import Waiters
 
 #: Seconds from a refusal to the next channel: a channel that is opened while a quorum queue has no
@@ -21,6 +21,9 @@ from kupool.timing.waiting import Waiters
 RENEW_DELAY = 0.25
 
 _TICK = 0.25
+
+#: The header of an entry that was sent before, and may be stored already.
+REPEATED = "repeated"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class PublisherSettings:
 
     An entry that was sent and is not confirmed may have been stored or not. It is sent again until
     it is confirmed, unless ``give_up`` is set: then it fails after that time. Set it only if the
-    caller then appends the same entry again, under the same id.
+    caller then appends the same entry again, under the same id. With ``mark_repeats`` an entry that
+    is sent again has the header :data:`REPEATED`, so that readers know which ones may be there
+    twice.
     """
 
     entries: int = 1000
@@ -40,6 +45,7 @@ class PublisherSettings:
     stalled: float = 2.0
     silent: float = 10.0
     give_up: float = 0.0
+    mark_repeats: bool = False
 
 
 @dataclass(eq=False)
@@ -61,7 +67,8 @@ class Publisher:
 
     A confirm says that some queue has the entry. To know that each of ``queues`` has it, the queues
     are checked on the same channel after it was published: a deleted queue would otherwise go
-    unnoticed while another one is bound. ``wall`` returns seconds since the epoch.
+    unnoticed while another one is bound. ``wall`` returns seconds since the epoch. What is not
+    stored fails with an ``unavailable``, which is made from a text.
     """
 
     _log = Logger()
@@ -72,8 +79,11 @@ class Publisher:
         wall: Callable[[], float],
         queues: Callable[[], tuple[str, ...]],
         settings: PublisherSettings | None = None,
+        *,
+        unavailable: Callable[[str], Exception] = BrokerError,
     ) -> None:
         self._clock = clock
+        self._unavailable = unavailable
         self._wall = wall
         self._queues = queues
         self._settings = settings or PublisherSettings()
@@ -127,11 +137,11 @@ class Publisher:
     ) -> Deferred[None]:
         """Publish an entry; fires when it is stored.
 
-        Fails with :class:`LogUnavailable` if it was not sent at all, or if it is given up.
+        Fails as unavailable if it was not sent at all, or if it is given up.
         """
         obstacle = self.obstacle
         if obstacle:
-            return fail(LogUnavailable(obstacle))
+            return fail(self._unavailable(obstacle))
         self._serial += 1
         item = _Outgoing(self._serial, exchange, key, message_id, headers, body, Deferred())
         self._waiting[item.serial] = item
@@ -147,6 +157,16 @@ class Publisher:
         if not self._closed or self._waiting:
             await self._open(connection)
             self._connection = connection
+
+    def abandon(self, key: str, why: str) -> None:
+        """Send nothing more with a routing key: what waits with it fails, stored or not."""
+        for item in [each for each in self._waiting.values() if each.key == key]:
+            self._fail(item, why)
+
+    @property
+    def keys(self) -> set[str]:
+        """The routing keys of the entries that wait."""
+        return {item.key for item in self._waiting.values()}
 
     def down(self, why: str) -> None:
         """The connection is lost: sent entries wait for the next one, the others fail."""
@@ -168,9 +188,11 @@ class Publisher:
     def _send(self, channel: BrokerChannel, item: _Outgoing) -> None:
         item.confirmed = False
         item.sent = self._clock.seconds()
+        headers = {"appended_at": int(self._wall() * 1000), **item.headers}
+        if item.first_sent and self._settings.mark_repeats:
+            headers[REPEATED] = True
         item.first_sent = item.first_sent or item.sent
         self._sent = item.serial
-        headers = {"appended_at": int(self._wall() * 1000), **item.headers}
         channel.publish(
             item.exchange, item.key, item.message_id, headers, body=item.body
         ).addCallbacks(
@@ -190,8 +212,12 @@ class Publisher:
         """Check the queues after entries were published; one check covers many entries."""
         if self._checking or channel is not self._channel or self._covered >= self._sent:
             return
+        queues = self._queues()
+        if not queues:
+            self._covered = self._sent
+            return
         self._checking = True
-        looks = [channel.look_at(queue) for queue in self._queues()]
+        looks = [channel.look_at(queue) for queue in queues]
         gatherResults(looks, consumeErrors=True).addCallbacks(
             self._checked,
             lambda _: None,  # the channel is closed by that, which is handled elsewhere
@@ -218,7 +244,7 @@ class Publisher:
     def _fail(self, item: _Outgoing, why: str) -> None:
         self._forget(item)
         if not item.done.called:
-            item.done.errback(LogUnavailable(why))
+            item.done.errback(self._unavailable(why))
 
     def _forget(self, item: _Outgoing) -> None:
         if self._waiting.pop(item.serial, None) is not None:
@@ -295,4 +321,4 @@ class Publisher:
             self._fail(item, "the log was closed before it was confirmed")
 
 
-__all__ = ["Publisher", "PublisherSettings"]
+__all__ = ["REPEATED", "Publisher", "PublisherSettings"]
