@@ -10,6 +10,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from kupool.migration.positions import Unmoved
 from kupool.migration.rabbit_topic_source import RabbitTopicSource
 from kupool.migration.topic_move import TopicMove, TopicsCopied, TopicSide
 from kupool.migration.topic_progress import TopicMoveProgress
@@ -87,7 +88,7 @@ class RabbitMoveTests(TestCase):
             sides = [TopicSide(kind, kind, kind, self.file(kind)) for kind in kinds]
             move = TopicMove(sides[0], sides[1], progress, wall=self.wall)
             self.assertFalse(move.begin())
-            return await move.copy(source, target, Silent(), **how)
+            return await move.copy(source, target, Silent(), **how, log_position=Unmoved())
         finally:
             progress.close()
 
