@@ -3,7 +3,7 @@
 # make test      run every test: under twenty minutes
 # make lint      check style and types only
 # make unit      run the quick tests only: unit, contract and architecture tests
-# make coverage  show how much of the framework, the bus and the rooms the quick tests cover
+# make coverage  show how much of the framework, the bus, rooms, topics and live channels the quick tests cover
 # make bench     measure the speed; ARGS="--rows 0" runs one row
 # make setup     create .venv and install KuPool there; the other targets do that by themselves
 # make services  install the servers that the tests use; make test does that by itself
@@ -62,7 +62,7 @@ unit: $(READY)
 coverage: $(READY) services
 	@mkdir -p .cache
 	$(BIN)/python -m coverage run -m pytest tests/unit tests/contract
-	@for room in wire net bus rooms; do \
+	@for room in wire net bus rooms topics live; do \
 	  echo "kupool/$$room"; \
 	  $(BIN)/python -m coverage report --include="kupool/$$room/*" --fail-under=80 || exit 1; \
 	done

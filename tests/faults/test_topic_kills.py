@@ -1,4 +1,4 @@
-"""A writer of topics that is killed a few times; five hundred kills are a command."""
+"""A writer of topics that is killed a few times; five hundred kills are a command (Q-88)."""
 
 from __future__ import annotations
 

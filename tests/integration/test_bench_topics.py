@@ -1,4 +1,4 @@
-"""The bench of topics: that it measures every engine, and tells what it found."""
+"""The bench of topics: that it measures every engine, and tells what it found (Q-87)."""
 
 from __future__ import annotations
 

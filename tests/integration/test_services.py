@@ -1,4 +1,7 @@
-"""The servers of the tests themselves: if these do not hold, no test of an engine means much."""
+"""The servers of the tests themselves (Q-90).
+
+If these do not hold, no test of an engine means much.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate of `make coverage`."""
+"""The gate of `make coverage` (Q-89)."""
 
 from __future__ import annotations
 
