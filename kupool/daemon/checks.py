@@ -132,6 +132,10 @@ def _topics(loaded: Loaded) -> Iterator[tuple[str, str]]:
         from kupool.daemon.new_topics import new_topic_problems  # not needed without topics
 
         yield from new_topic_problems(loaded.settings.new_topics)
+    advertised = loaded.settings.topics.advertise
+    host, _, port = advertised.rpartition(":")
+    if advertised and not (host and port.isdecimal() and 0 < int(port) < 65536):
+        yield "topics_advertise", f"{advertised!r} is not HOST:PORT"
 
 
 def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:

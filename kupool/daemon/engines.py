@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from kupool.amqp.address import parse_brokers
+from kupool.daemon.files import topics_kind
 from kupool.settings import Loaded, SettingError
 
 #: What TLS needs of the extra ``tls``.
@@ -34,8 +35,11 @@ def _engines(loaded: Loaded) -> Iterator[tuple[str, str]]:
         if not settings.log.queue:
             yield "mq_queue", "--mq rabbit needs the name of a queue"
         yield from broker_problems("mq_url", settings.log.url)
-    if settings.topics.kind == "rabbit":
-        yield "topics", "this version has no topics in RabbitMQ yet: choose sqlite or memory"
+    elif topics_kind(settings) == "rabbit":
+        if not settings.log.url.strip():
+            yield "mq_url", "--topics rabbit needs the address of a broker"
+            return
+        yield from broker_problems("mq_url", settings.log.url)
 
 
 def broker_problems(name: str, url: str) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,9 @@ STORE_FILE = "store.sqlite"
 SPOOL_FILE = "spool.sqlite"
 TOPICS_FILE = "topics.sqlite"
 
+#: What is known of topics in RabbitMQ: which there are, and the positions of their groups.
+RABBIT_TOPICS_FILE = "topics_rabbit.sqlite"
+
 #: The file of the secret with which commands on this machine use the HTTP API.
 SECRET_FILE = "http-secret"  # noqa: S105 - the name of a file
 
@@ -19,7 +22,7 @@ TOPIC_MOVE_FILE = "topic-move.sqlite"
 
 def uses_files(settings: Settings) -> bool:
     """Return whether any data is kept in the data folder."""
-    return _pool_uses_files(settings) or topics_kind(settings) == "sqlite"
+    return _pool_uses_files(settings) or bool(topics_file(settings))
 
 
 def topics_kind(settings: Settings) -> str:
@@ -27,7 +30,32 @@ def topics_kind(settings: Settings) -> str:
     kind = settings.topics.kind
     if kind != "auto":
         return kind
+    if settings.log.kind == "rabbit" and (topics_dsn(settings) or _pool_uses_files(settings)):
+        return "rabbit"
     return "sqlite" if _pool_uses_files(settings) else "memory"
+
+
+def topics_file(settings: Settings) -> str:
+    """Return the name of the file of topics, or of what is known of them; empty for none."""
+    kind = topics_kind(settings)
+    if kind == "rabbit":
+        return "" if topics_dsn(settings) else RABBIT_TOPICS_FILE
+    return TOPICS_FILE if kind == "sqlite" else ""
+
+
+def topics_setting(settings: Settings) -> str:
+    """Return the setting of where :func:`topics_file`, or what takes its place, is."""
+    if topics_kind(settings) == "rabbit" and topics_dsn(settings):
+        return "topics_pg_dsn" if settings.topics.pg_dsn.strip() else "pg_dsn"
+    return "data"
+
+
+def topics_dsn(settings: Settings) -> str:
+    """Return the PostgreSQL in which it is kept what is known of topics in RabbitMQ; empty if it is
+    in a file.
+    """
+    shared = settings.storage.pg_dsn if settings.storage.kind == "pg" else ""
+    return settings.topics.pg_dsn.strip() or shared
 
 
 def _pool_uses_files(settings: Settings) -> bool:

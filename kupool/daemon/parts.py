@@ -17,6 +17,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from kupool.accounts.authenticator import Authenticator
 from kupool.accounts.login_guard import LoginSettings
 from kupool.accounts.logins import Logins
+from kupool.daemon.addresses import advertised
 from kupool.daemon.bus import BusPart, make_bus, make_events, make_room_bus, serve_bus
 from kupool.daemon.bus_compatible import CompatiblePart, make_compatible
 from kupool.daemon.clock_watch import ClockWatch
@@ -24,6 +25,7 @@ from kupool.daemon.connection_limits import DescriptorShares, descriptor_limit, 
 from kupool.daemon.fence import FencedLog
 from kupool.daemon.files import (
     LOG_FILE,
+    RABBIT_TOPICS_FILE,
     SPOOL_FILE,
     STORE_FILE,
     TOPICS_FILE,
@@ -84,6 +86,8 @@ _LOST = {
     STORE_FILE: "what the log still holds is counted again then, older counts are lost",
     SPOOL_FILE: "what had not reached RabbitMQ is lost then",
     TOPICS_FILE: "all topics and the positions of their groups are lost then",
+    RABBIT_TOPICS_FILE: "the names of topics, the positions of their groups and delayed records "
+    "are lost then, and the streams in RabbitMQ keep records that no topic has",
 }
 
 #: Returns the database in a file of the data folder, with a schema.
@@ -188,6 +192,7 @@ def build(
             methods,
             log=log,
             instance=instance,
+            address=lambda: advertised(settings.topics.advertise, server.addresses),
             database=database,
             table=table,
         )

@@ -26,7 +26,7 @@ from kupool.daemon.apply import apply_changes
 from kupool.daemon.checks import check
 from kupool.daemon.connection_limits import descriptor_limit, http_limits
 from kupool.daemon.exposed import exposed_secrets
-from kupool.daemon.files import has_spool
+from kupool.daemon.files import has_spool, topics_setting
 from kupool.daemon.housekeeping import Housekeeping
 from kupool.daemon.http_access import HttpAccess, make_http_access
 from kupool.daemon.memory import Memory, make_give_back
@@ -49,6 +49,7 @@ from kupool.storage.folder import FolderError
 from kupool.storage.migrations import SchemaTooNew
 from kupool.storage.postgres import DatabaseUnavailable
 from kupool.timing.waiting import after
+from kupool.topics.errors import TopicsUnavailable
 from kupool.web.site import make_site
 
 #: Errors of a listener that are explained by their text.
@@ -66,7 +67,14 @@ CANNOT_USE = (
 )
 
 #: Errors of a log or a store that are explained by their text.
-UNUSABLE = (LogUnavailable, BrokerError, BusError, DatabaseUnusable, SchemaTooNew)
+UNUSABLE = (
+    LogUnavailable,
+    BrokerError,
+    BusError,
+    DatabaseUnusable,
+    SchemaTooNew,
+    TopicsUnavailable,
+)
 
 #: What the steps of a start after that may fail with.
 LOST_AT_THE_START = (LogUnavailable, DatabaseUnavailable, DatabaseUnusable)
@@ -242,7 +250,7 @@ class Daemon:
         await self._look_for_moves()
         if parts.topics is not None:  # it is written to at once
             self._look_for_moved_topics()
-            await self._open("data", parts.topics)
+            await self._open(topics_setting(settings), parts.topics)
         compared = await self._compare_first()
         self.status.enter("restoring")
         await self._restore(compared)
@@ -374,7 +382,8 @@ class Daemon:
         try:
             await part.open()
         except UNUSABLE as error:
-            raise self._about(name, error) from error
+            refused = isinstance(error, TopicsUnavailable)  # by the broker
+            raise self._about("mq_url" if refused else name, error) from error
 
     async def _listen(self, name: str, listening: Awaitable[None]) -> None:
         try:

@@ -48,8 +48,8 @@ class Status:
         self._since = self._wall()
 
     def ready(self) -> list[str]:
-        """Return the reasons why submissions or records of topics are refused; none if they are
-        accepted.
+        """Return the reasons why submissions, or records of topics on this machine, are refused;
+        none if they are accepted.
         """
         acceptance, coordinator = self._parts.acceptance, self._parts.coordinator
         reasons = [] if self.phase == RUNNING else [self.phase]
@@ -62,7 +62,7 @@ class Status:
         if postgres is not None and postgres.taken_over:
             reasons.append(f"store: {postgres.taken_over}")
         topics = self._parts.topics
-        if topics is not None and topics.persistent and topics.problem:
+        if topics is not None and topics.prevents_submissions and topics.problem:
             reasons.append(f"topics: {topics.problem}")
         if coordinator.stalled and self._without_jobs:
             reasons.append(f"jobs: {coordinator.problem}")
@@ -90,9 +90,9 @@ class Status:
             reasons.append(f"bus: {parts.bus.problem}")
         if parts.rooms is not None and parts.rooms.problem:
             reasons.append(f"rooms: {parts.rooms.problem}")
-        if parts.topics is not None and not parts.topics.persistent and parts.topics.problem:
-            # Whoever writes too much there does not keep others from submitting.
-            reasons.append(f"topics: {parts.topics.problem}")
+        topics = parts.topics
+        if topics is not None and not topics.prevents_submissions and topics.problem:
+            reasons.append(f"topics: {topics.problem}")
         if parts.coordinator.problem and not (parts.coordinator.stalled and self._without_jobs):
             reasons.append(f"jobs: {parts.coordinator.problem}")
         if parts.postgres is not None and parts.postgres.risk:

@@ -39,6 +39,7 @@ from kupool.topics.dead_letters import DeadLetters
 from kupool.topics.delays import DelayedRecords
 from kupool.topics.events import EVENTS, EventWriter
 from kupool.topics.groups import ConsumerGroups, GroupLimits
+from kupool.topics.rabbit.leases import NodeName
 from kupool.topics.routed import RoutedTopics
 from kupool.topics.service import TopicLimits, Topics
 from kupool.topics.sessions import SessionFetchLimits, TopicSessions
@@ -130,6 +131,8 @@ class TopicsPart:
     refusals: Refusals
     access: TopicAccess
     events: EventWriter | None
+    #: Whether another server keeps the records.
+    remote: bool
 
     @property
     def problem(self) -> str:
@@ -138,10 +141,13 @@ class TopicsPart:
         return problem
 
     @property
-    def persistent(self) -> bool:
-        """Whether records outlive the process."""
+    def prevents_submissions(self) -> bool:
+        """Whether a problem is that of the whole daemon, as a full disk is.
+
+        It is not if somebody writes too much to topics in memory, or if RabbitMQ is away.
+        """
         persistent: bool = self.world.topics.engine.capabilities.persistent
-        return persistent
+        return persistent and not self.remote
 
     async def open(self) -> None:
         """Open the engine, and begin to write delayed records that are due.
@@ -149,7 +155,7 @@ class TopicsPart:
         Raises what the engine raises.
         """
         await self.world.topics.engine.open()
-        if self.events is not None:
+        if self.events is not None and not self.problem:  # else the first event makes its topic
             await self.events.open()
         self.world.delays.start()
 
@@ -220,17 +226,28 @@ def make_topics(
     *,
     log: Any,
     instance: str,
+    address: Callable[[], str],
     database: Callable[[str, str], Database],
     table: PermissionTable,
 ) -> TopicsPart:
     """Make the topics, and add their methods for the pool's sessions, which go by the ``table``.
 
     They must not be ``off``. ``log`` is that of the submissions, which are a topic, too, and
-    ``instance`` makes the ids of this process's events unique. ``database`` returns the database in
-    a file of the data folder, with a schema. Nothing is opened.
+    ``instance`` makes the ids of this process's events unique, and its name among other daemons.
+    ``address`` returns where clients reach this daemon, once it listens. ``database`` returns the
+    database in a file of the data folder, with a schema. Nothing is opened.
     """
     own = settings.topics
-    main = _make_engine(settings, reactor, wall, database)
+    kind, leases = topics_kind(settings), None
+    main: Any
+    if kind == "rabbit":
+        from kupool.daemon.rabbit_topics import make_rabbit_topics
+
+        node = NodeName(instance, address)
+        main = make_rabbit_topics(settings, reactor, wall, database=database, node=node).engine
+        leases = main.leases
+    else:
+        main = _make_engine(kind, settings, reactor, wall, database=database)
     engine = RoutedTopics(
         main,
         {SUBMISSIONS: SubmissionTopic(log.reader(), _shown(settings.submissions))},
@@ -248,7 +265,13 @@ def make_topics(
     )
     world = TopicWorld(
         topics,
-        ConsumerGroups(engine, reactor, wall, GroupLimits(groups=own.groups, members=own.members)),
+        ConsumerGroups(
+            engine,
+            reactor,
+            wall,
+            GroupLimits(groups=own.groups, members=own.members),
+            leases=leases,
+        ),
         DeadLetters(topics),
         DelayedRecords(topics, reactor, wall),
         TopicTransactions(
@@ -279,17 +302,20 @@ def make_topics(
     events = None
     if own.events == "on":
         events = EventWriter(topics, main, reactor, wall, instance=instance)
-    return TopicsPart(world, api, sessions, pace, cleanup, refusals, access, events)
+    return TopicsPart(
+        world, api, sessions, pace, cleanup, refusals, access, events, remote=kind == "rabbit"
+    )
 
 
 def _make_engine(
+    kind: str,
     settings: Settings,
     reactor: Any,
     wall: Callable[[], float],
+    *,
     database: Callable[[str, str], Database],
 ) -> Any:
-    """Return the engine of ``--topics``, which has all topics but those of other sources."""
-    kind = topics_kind(settings)
+    """Return an engine of this machine, which has all topics but those of other sources."""
     if kind == "memory":
         from kupool.topics.memory import MemoryTopics
 

@@ -802,8 +802,31 @@ class NodeTopicsSettings:
         choice("auto", "off", "memory", "sqlite", "rabbit"),
         "auto",
         "where topics are kept: in an SQLite file, in memory (lost at exit), in RabbitMQ (rabbit), "
-        "or nowhere (off); auto is memory if the daemon keeps no files, and sqlite otherwise",
+        "or nowhere (off); auto is rabbit with --mq rabbit, memory if the daemon keeps nothing on "
+        "disk, and sqlite otherwise",
         name="topics",
+    )
+    advertise: str = _setting(
+        TEXT,
+        "",
+        "HOST:PORT of this daemon that other daemons tell clients whose consumer group it leads, "
+        "with topics in RabbitMQ; by default the first of --addr",
+        name="topics_advertise",
+    )
+    pg_dsn: str = _setting(
+        TEXT,
+        "",
+        "connection string of the PostgreSQL that daemons with the same topics in RabbitMQ share; "
+        "by default that of --store pg",
+        secret=mask,
+        name="topics_pg_dsn",
+    )
+    prefix: str = _setting(
+        TEXT,
+        "",
+        "beginning of the names of the streams of topics in RabbitMQ; by default kupool.topic, or "
+        "QUEUE.topic with another --mq-queue QUEUE",
+        name="topics_prefix",
     )
     most: int = _setting(COUNT, "1000", "maximum number of topics", least=1, name="max_topics")
     groups: int = _setting(

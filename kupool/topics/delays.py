@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kupool.timing.waiting import and_then
 from kupool.topics.errors import TopicError
@@ -39,6 +40,8 @@ class DelayedRecords:
         self._timer: IDelayedCall | None = None
         #: Whether a look is under way, and whether another one has to follow it.
         self._looking = self._again = False
+        #: Why the last look failed: said once, however often it is tried again.
+        self._problem = ""
         self._stopped = False
 
     def start(self) -> None:
@@ -93,12 +96,15 @@ class DelayedRecords:
             self._timer.cancel()
         self._timer = None
         self._looking = True
-        Deferred.fromCoroutine(and_then(self._write_due(), self._looked)).addErrback(
-            lambda failure: self._log.warn(
-                "Delayed records could not be written, trying again: {reason}",
-                reason=failure.getErrorMessage(),
+        Deferred.fromCoroutine(and_then(self._write_due(), self._looked)).addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        reason = failure.getErrorMessage()
+        if reason != self._problem:
+            self._log.warn(
+                "Delayed records could not be written, trying again: {reason}", reason=reason
             )
-        )
+        self._problem = reason
 
     async def _looked(self) -> None:
         self._looking = False
@@ -113,6 +119,7 @@ class DelayedRecords:
                 self._topics.tell(partition)
             due = await self._engine.next_due()
             wait = None if due is None else min(LOOK, max(0.0, due / 1000 - self._wall()))
+            self._problem = ""
         finally:
             if wait is not None and not self._stopped:
                 self._timer = self._clock.callLater(wait, self._look)

@@ -63,7 +63,7 @@ class RabbitTopicsCase(TestCase):
             self.url,
             self.store(),
             settings=settings,
-            node=NodeName(name, f"{name}:1"),
+            node=NodeName(name, lambda: f"{name}:1"),
         )
         self.addCleanup(engine.close)
         await engine.open()

@@ -87,7 +87,7 @@ class RabbitTopics:
         self._store = store
         self.leases: StoreLeases | OnlyNode = OnlyNode()
         if store.shared:
-            name = node or NodeName(uuid4().hex, "unknown")
+            name = node or NodeName(uuid4().hex, lambda: "unknown")
             self.leases = StoreLeases(store, reactor, name)
         self.capabilities = self.capabilities._replace(shared=store.shared)
         self._directory = TopicDirectory(store, self._settings.prefix)
@@ -121,6 +121,8 @@ class RabbitTopics:
         self._count = 0
         self._refreshing = LoopingCall(self._refresh)
         self._refreshing.clock = reactor
+        #: Why the last look for topics failed; empty if it did not.
+        self._unseen = ""
 
     # -- begin and end
 
@@ -153,11 +155,15 @@ class RabbitTopics:
     def _refresh(self) -> Deferred[None]:
         """Look for topics of other nodes, and delete what one has left half deleted."""
         done = Deferred.fromCoroutine(self._look_at_store())
-        return done.addErrback(
-            lambda failure: self._log.warn(
-                "Topics of other nodes cannot be seen: {reason}", reason=failure.getErrorMessage()
-            )
+        return done.addCallbacks(
+            lambda _: self._looked(""), lambda failure: self._looked(failure.getErrorMessage())
         )
+
+    def _looked(self, problem: str) -> None:
+        """Say once why a look failed, however often it is tried again."""
+        if problem and problem != self._unseen:
+            self._log.warn("Topics of other nodes cannot be seen: {reason}", reason=problem)
+        self._unseen = problem
 
     async def _look_at_store(self) -> None:
         for topic in await self._directory.refresh():

@@ -22,12 +22,12 @@ from kupool.topics.rabbit.statements import Fence, GroupLease
 class NodeName:
     """This node among those that share a store.
 
-    ``name`` is its own, and another one after each start; ``address`` is where its clients reach
-    it, as HOST:PORT.
+    ``name`` is its own, and another one after each start; ``address`` returns where its clients
+    reach it, as HOST:PORT, which is asked for when it takes a lease.
     """
 
     name: str
-    address: str
+    address: Callable[[], str]
 
 
 @dataclass
@@ -76,7 +76,7 @@ class StoreLeases:
                 statements.take_lease,
                 group=group,
                 node=self._node.name,
-                address=self._node.address,
+                address=self._node.address(),
                 seconds=self._seconds,
             )
         )

@@ -133,6 +133,15 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.status.ready(), [])
         self.assertEqual(self.status.concerns(), ["topics: the memory is full"])
 
+    def test_topics_in_rabbitmq(self) -> None:
+        """Q-35: while RabbitMQ is away submissions are accepted."""
+        given = {"mq_url": "amqp://mq", "topics": "rabbit", "data": "d"}
+        parts = build(with_values(Settings(), given), self.clock, lambda: self.wall)
+        status = Status(lambda: self.wall, parts)
+        status.enter(RUNNING)
+        self.assertEqual(status.ready(), [])
+        self.assertEqual(status.concerns(), ["topics: not connected yet"])
+
     def test_a_log_that_is_away(self) -> None:
         """K-91, K-95: which part is away, and what waits for it, and how long."""
         self.status.enter(RUNNING)

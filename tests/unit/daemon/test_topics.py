@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from socket import gethostname
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.daemon.addresses import advertised
 from kupool.daemon.checks import check
-from kupool.daemon.files import topics_kind, uses_files
+from kupool.daemon.files import topics_file, topics_kind, uses_files
 from kupool.daemon.parts import build
+from kupool.daemon.rabbit_topics import stream_prefix
 from kupool.daemon.topics import TOO_FAST, TopicCleanup
 from kupool.settings import SettingError, Settings, load, with_values
 from tests.fakes.daemon_case import DaemonCase, PasswordCase
@@ -54,9 +58,58 @@ class KindTests(SynchronousTestCase):
             self.assertEqual(names, ["d/topics.sqlite"] if used else [])
             self.assertEqual(parts.topics is None, kind == "off")
 
-    def test_one_that_is_not_there_yet(self) -> None:
-        error = self.assertRaises(SettingError, check, load({"topics": "rabbit"}, {}))
-        self.assertIn("topics: this version has no topics in RabbitMQ", str(error))
+    def test_rabbit(self) -> None:
+        """X-07: with --mq rabbit, wherever there is a place for what is known of topics."""
+        rabbit = {"mq": "rabbit", "mq_url": "amqp://mq", "data": "d"}
+        shared = {**rabbit, "store": "pg", "pg_dsn": "dbname=a"}
+        bare = {**rabbit, "store": "memory", "spool": "off"}
+        self.assertEqual(self.kind(**rabbit), "rabbit")
+        self.assertEqual(self.kind(**shared, spool="off"), "rabbit")
+        self.assertEqual(self.kind(**bare), "memory")
+        self.assertEqual(self.kind(**bare, topics_pg_dsn="dbname=a"), "rabbit")
+        for given, file in (
+            (rabbit, "topics_rabbit.sqlite"),
+            ({**bare, "topics": "rabbit"}, "topics_rabbit.sqlite"),
+            (shared, ""),
+            ({**rabbit, "topics_pg_dsn": "dbname=a"}, ""),
+        ):
+            settings = with_values(Settings(), given)
+            self.assertEqual(topics_file(settings), file)
+            parts = build(settings, Clock(), lambda: 1.8e9)
+            files = [database.path.name for database in parts.databases]
+            self.assertEqual([name for name in files if "topics" in name], [file] if file else [])
+
+    def test_names_of_streams(self) -> None:
+        """Issue 16, build 5: pools with queues of their own have streams of their own."""
+        for given, prefix in (
+            ({}, "kupool.topic"),
+            ({"mq_queue": "second"}, "second.topic"),
+            ({"mq_queue": "second", "topics_prefix": "own"}, "own"),
+        ):
+            self.assertEqual(stream_prefix(with_values(Settings(), given)), prefix)
+
+    def test_wrong_settings_of_rabbit(self) -> None:
+        for given, text in (
+            ({}, "mq_url: --topics rabbit needs the address of a broker"),
+            ({"mq_url": "http://mq"}, "mq_url: "),
+            ({"mq_url": "amqp://mq", "topics_advertise": "mq"}, "topics_advertise: 'mq' is not"),
+            ({"mq_url": "amqp://mq", "topics_advertise": "mq:x"}, "topics_advertise: 'mq:x'"),
+        ):
+            error = self.assertRaises(SettingError, check, load({"topics": "rabbit", **given}, {}))
+            self.assertIn(text, str(error))
+
+
+class AddressTests(SynchronousTestCase):
+    """Q-36: where a client is sent whose group this node leads."""
+
+    def test_where(self) -> None:
+        unix, every = UNIXAddress("/run/kupool"), IPv4Address("TCP", "0.0.0.0", 80)
+        one = IPv4Address("TCP", "10.0.0.1", 8080)
+        self.assertEqual(advertised("mq.example:1", [one]), "mq.example:1")
+        self.assertEqual(advertised("", [unix, one]), "10.0.0.1:8080")
+        self.assertEqual(advertised("", [IPv6Address("TCP", "fe80::1", 80)]), "[fe80::1]:80")
+        self.assertEqual(advertised("", [every]), f"{gethostname()}:80")
+        self.assertEqual(advertised("", [unix]), "unknown")
 
 
 class OffTests(DaemonCase):

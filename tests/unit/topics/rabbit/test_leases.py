@@ -68,7 +68,7 @@ class LeaseTests(SynchronousTestCase):
         self.a.watch(self.lost.append)
 
     def make(self, name: str) -> StoreLeases:
-        return StoreLeases(self.store, self.clock, NodeName(name, f"{name}:1"), seconds=9)
+        return StoreLeases(self.store, self.clock, NodeName(name, lambda: f"{name}:1"), seconds=9)
 
     def hold(self, leases: StoreLeases, group: str = "g") -> None:
         self.assertIs(self.successResultOf(leases.hold(group)), None)
