@@ -38,8 +38,8 @@ PARTITIONS = 12
 #: Seconds that the removal of a member may be late: one turn of the reactor on a busy machine.
 LATENESS = 0.25
 
-#: The most members at a time.
-MEMBERS = 6
+#: The most members at a time, and the most of them that are stopped: so one can always be changed.
+MEMBERS, FROZEN = 6, 3
 
 
 class Numbers(threading.Thread):
@@ -200,7 +200,9 @@ class GroupTrial:
         if len(self._members) < MEMBERS:
             possible += [self.join, self.join]
         if len(self.working) > 1:
-            possible += [self.leave, self.kill, self.freeze]
+            possible += [self.leave, self.kill]
+            if len(self._frozen) < FROZEN:
+                possible.append(self.freeze)
         chosen = self._chance.choice(possible)
         self.changes[chosen.__name__] += 1
         chosen()
