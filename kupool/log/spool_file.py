@@ -6,18 +6,16 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.log import Entry
 from kupool.storage.database import Database, touch
+from kupool.storage.probing import WriteProbe
 
 #: Bytes of a row besides its body: its id, its position and its share of a page.
 ROW_BYTES = 128
-
-#: Seconds until the next attempt after a failed write.
-PROBE_DELAY = 1.0
 
 
 class SpoolFile:
@@ -37,7 +35,6 @@ class SpoolFile:
         max_bytes: int = 1024**3,
     ) -> None:
         self._database = database
-        self._clock = clock
         self._wall = wall
         self._max_bytes = max_bytes
         self.count = 0
@@ -46,17 +43,15 @@ class SpoolFile:
         self.since = 0.0
         #: The pool of the entries; empty if it is not known yet.
         self.pool_id = ""
-        #: Why the last write failed; empty if it did not fail.
-        self._problem = ""
+        self._probe = WriteProbe(clock, self._write_again)
         #: The position up to which to drop entries, and up to which they have been dropped.
         self._drop_to = self._dropped_to = 0
         self._dropping = self._closing = False
-        self._probing: IDelayedCall | None = None
 
     @property
     def problem(self) -> str:
         """Why the file accepts no entries; empty if it does."""
-        return self._problem or self._database.problem
+        return self._probe.problem or self._database.problem
 
     def open(self) -> Deferred[None]:
         """Open the file and read its state."""
@@ -106,24 +101,18 @@ class SpoolFile:
         )
 
     def _written(self, _: object) -> None:
-        self._problem = ""
+        self._probe.wrote()
+        self._drop()  # what could not be dropped while there was a problem
 
     def _not_put(self, failure: Failure, count: int, size: int) -> Failure:
         self._subtract(count, size)
-        self._failed(failure)
+        self._probe.failed(failure)
         return failure
 
-    def _failed(self, failure: Failure) -> None:
-        """Check soon whether the file can be written again, as no other write may come."""
-        self._problem = failure.getErrorMessage()
-        if self._probing is None and not self._closing:
-            self._probing = self._clock.callLater(PROBE_DELAY, self._probe)
-
-    def _probe(self) -> None:
-        self._probing = None
+    def _write_again(self) -> Deferred[None]:
+        """Drop what could not be dropped, and write a page."""
         self._drop()
-        if self._problem and not self._dropping:
-            self._database.run(touch).addCallbacks(self._written, self._failed)
+        return self._database.run(touch)
 
     def _subtract(self, count: int, size: int) -> None:
         self.count -= count
@@ -141,7 +130,7 @@ class SpoolFile:
         One transaction runs at a time; later positions go into the next one.
         """
         self._drop_to = max(self._drop_to, position)
-        if self._probing is None:
+        if not self._probe.due:
             self._drop()
 
     def _drop(self) -> None:
@@ -165,7 +154,7 @@ class SpoolFile:
     def _dropped(self, found: tuple[int, int, float], target: int) -> None:
         count, size, oldest = found
         self._dropping, self._dropped_to = False, target
-        self._problem = ""
+        self._probe.wrote()
         self.since = oldest or self._wall()
         self._subtract(count, size)
         self._drop()
@@ -173,14 +162,12 @@ class SpoolFile:
     def _not_dropped(self, failure: Failure) -> None:
         # This only costs space: after a restart the entry is sent again.
         self._dropping = False
-        self._failed(failure)
+        self._probe.failed(failure)
 
     def close(self) -> Deferred[None]:
         """Finish queued work and close the file; may be called again."""
         self._closing = True
-        if self._probing is not None:
-            self._probing.cancel()
-            self._probing = None
+        self._probe.close()
         return self._database.close()
 
 

@@ -29,13 +29,11 @@ from kupool.log import (
 from kupool.log.groups import WAKE_DELAY, LocalSubscription, RetrySettings
 from kupool.log.sqlite_reader import SqliteLogReader, live_bytes, read_entries
 from kupool.storage.database import Database, touch
+from kupool.storage.probing import WriteProbe
 from kupool.storage.reading import ReadOnlyDatabase
 
 #: Bytes of the newest entries kept in memory, so that consumers need not read them from the file.
 TAIL_BYTES = 8 * 1024 * 1024
-
-#: Seconds until the next attempt after a failed write.
-PROBE_DELAY = 1.0
 
 #: Entries dropped in one transaction by a trim.
 TRIM_CHUNK = 1000
@@ -85,9 +83,8 @@ class SqliteLog:
         #: The time of the retention clock at the last trim of this process.
         self._trimmed_at: float | None = None
         self._dead_letters = 0
-        self._problem = ""
+        self._probe = WriteProbe(clock, lambda: database.run(touch))
         self._waking: IDelayedCall | None = None
-        self._probing: IDelayedCall | None = None
         self._closing = False
 
     def open(self) -> Deferred[None]:
@@ -136,7 +133,7 @@ class SqliteLog:
         )
 
     def _appended(self, position: int, entry_id: str, at: int, body: bytes) -> None:
-        self._problem = ""
+        self._probe.wrote()
         self._last = self._newest = position
         if self._groups:
             if self._tail and self._tail[-1].position != position - 1:
@@ -162,25 +159,8 @@ class SqliteLog:
         self._watchers.append(told)
 
     def _not_appended(self, failure: Failure) -> None:
-        self._problem = failure.getErrorMessage()
-        self._probe_later()
-        raise LogUnavailable(self._problem) from failure.value
-
-    def _probe_later(self) -> None:
-        """Check soon whether the file can be written again.
-
-        Nobody appends to a log that is known to accept nothing.
-        """
-        if self._probing is None and not self._closing:
-            self._probing = self._clock.callLater(PROBE_DELAY, self._probe)
-
-    def _probe(self) -> None:
-        self._probing = None
-        if self._problem:
-            self._database.run(touch).addCallbacks(self._probed, lambda _: self._probe_later())
-
-    def _probed(self, _: object) -> None:
-        self._problem = ""
+        self._probe.failed(failure)
+        raise LogUnavailable(self._probe.problem) from failure.value
 
     def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
         """Return up to ``limit`` entries that follow the position ``after``."""
@@ -272,15 +252,13 @@ class SqliteLog:
         place = min((s.place for s in self._groups.values()), default=self._newest)
         # What the epoch begins after, there may be no entries up to.
         depth = max(0, self._newest - place)
-        problem = self._problem or self._database.problem
+        problem = self._probe.problem or self._database.problem
         return LogStatus(self._last, depth, self._dead_letters, problem)
 
     def close(self) -> Deferred[None]:
         """Finish running work and close the file."""
         self._closing = True
-        if self._probing is not None:
-            self._probing.cancel()
-            self._probing = None
+        self._probe.close()
         if self._waking is not None:
             self._waking.cancel()
             self._waking = None

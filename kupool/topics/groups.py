@@ -262,10 +262,10 @@ class ConsumerGroups:
         """Remove the members whose sessions have timed out."""
         now = self._clock.seconds()
         self._looking = None
-        paused = self._running.beat()
+        pause = self._running.beat()
         for group, membership in list(self._groups.items()):
-            if paused:
-                membership.forgive(now)  # no heartbeat could be read
+            if pause:
+                membership.forgive(now, pause)  # no heartbeat could be read
             gone = membership.expire(now)
             if gone:
                 self._log.info(

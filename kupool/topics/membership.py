@@ -184,9 +184,17 @@ class GroupMembership:
         """Return when the next session times out; None if the group is empty."""
         return min(map(self._ends, self._last_seen), default=None)
 
-    def forgive(self, now: float) -> None:
-        """Count every member as seen now, since nobody could be heard while the process froze."""
-        self._last_seen = dict.fromkeys(self._last_seen, now)
+    def forgive(self, now: float, pause: float) -> None:
+        """Let sessions end later, since nobody could be heard in a pause of so many seconds, which
+        ends now.
+
+        A session that would end during the pause, or soon after it, ends as long after the pause as
+        the pause took, or as long after its end as that is if that is earlier. Others are not
+        changed.
+        """
+        for member_id, seen in self._last_seen.items():
+            latest = now + pause - self._subscriptions[member_id].session_timeout
+            self._last_seen[member_id] = max(seen, min(seen + pause, latest))
 
     def _ends(self, member_id: str) -> float:
         return self._last_seen[member_id] + self._subscriptions[member_id].session_timeout

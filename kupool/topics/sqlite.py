@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.storage.database import Database, DatabaseClosed, DatabaseUnusable, touch
+from kupool.storage.probing import WriteProbe
 from kupool.storage.reading import ReadOnlyDatabase
 from kupool.topics import sqlite_retention as retention
 from kupool.topics import sqlite_tables as tables
@@ -43,9 +44,6 @@ from kupool.topics.partition import Partition
 from kupool.topics.settings import TopicSettings, check_change
 
 T = TypeVar("T")
-
-#: Seconds until the next attempt after a failed write.
-PROBE_DELAY = 1.0
 
 #: The default of ``flush_interval``, in seconds.
 FLUSH_INTERVAL = 5.0
@@ -99,9 +97,7 @@ class SqliteTopics:
         self._flushing: IDelayedCall | None = None
         #: The time of the retention clock at the last trim of this process.
         self._trimmed_at: float | None = None
-        self._problem = ""
-        self._probing: IDelayedCall | None = None
-        self._closing = False
+        self._probe = WriteProbe(clock, lambda: database.run(touch))
 
     def open(self) -> Deferred[None]:
         """Open the file and make its tables."""
@@ -254,22 +250,14 @@ class SqliteTopics:
         )
 
     def _wrote(self, result: T) -> T:
-        self._problem = ""
+        self._probe.wrote()
         return result
 
     def _not_written(self, failure: Failure) -> Failure:
         if failure.check(DatabaseUnusable, DatabaseClosed, sqlite3.Error) is None:
             return failure
-        self._problem = failure.getErrorMessage()
-        if self._probing is None and not self._closing:
-            self._probing = self._clock.callLater(PROBE_DELAY, self._probe)
-        raise TopicsUnavailable(self._problem) from failure.value
-
-    def _probe(self) -> None:
-        """Check whether the file can be written again: nobody appends to what is not ready."""
-        self._probing = None
-        if self._problem:
-            self._write(touch).addErrback(lambda failure: failure.trap(TopicsUnavailable))
+        self._probe.failed(failure)
+        raise TopicsUnavailable(self._probe.problem) from failure.value
 
     def _flush_later(self) -> None:
         if self._flushing is None:
@@ -443,18 +431,15 @@ class SqliteTopics:
 
     def problem(self) -> str:
         """Return why nothing can be stored now; empty if it can."""
-        return self._problem or self._database.problem
+        return self._probe.problem or self._database.problem
 
     def close(self) -> Deferred[None]:
         """Finish running work and close the file."""
-        self._closing = True
-        if self._probing is not None:
-            self._probing.cancel()
-            self._probing = None
+        self._probe.close()
         if self._flushing is not None:
             self._flushing.cancel()
             self._flush()
         return self._reader.close().addBoth(lambda _: self._database.close())
 
 
-__all__ = ["FLUSH_INTERVAL", "PROBE_DELAY", "SqliteTopics"]
+__all__ = ["FLUSH_INTERVAL", "SqliteTopics"]

@@ -17,6 +17,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from kupool.storage.database import Database
+from kupool.storage.probing import PROBE_DELAY
 from kupool.topics.errors import (
     InvalidTopic,
     OffsetOutOfRange,
@@ -38,7 +39,7 @@ from kupool.topics.memory import BATCH_BYTES, MemoryTopics
 from kupool.topics.partition import Partition
 from kupool.topics.records import Stamp
 from kupool.topics.settings import TopicSettings
-from kupool.topics.sqlite import FLUSH_INTERVAL, LONGEST_PAUSE, PROBE_DELAY, SqliteTopics
+from kupool.topics.sqlite import FLUSH_INTERVAL, LONGEST_PAUSE, SqliteTopics
 from tests.servers.reactor import the_reactor
 
 P0, P1 = Partition("t", 0), Partition("t", 1)

@@ -122,6 +122,14 @@ class MemberTests(GroupsTestCase):
         self.clock.pump([LOOK] * 9)
         self.beat("a", place.generation, P0)
 
+    def test_a_pause_early_in_a_session_does_not_make_it_longer(self) -> None:
+        """Q-44: whoever was killed before is removed in time."""
+        place = self.join("a", timeout=5)
+        self.clock.advance(2.4)
+        self.clock.pump([LOOK] * 5 + [0.2])
+        with self.assertRaises(UnknownMember):
+            self.beat("a", place.generation, P0)
+
     def test_after_the_last_member_nothing_is_looked_for(self) -> None:
         self.join("a")
         self.join("a", group="h")

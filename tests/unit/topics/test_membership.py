@@ -252,7 +252,7 @@ class GenerationTests(GroupTestCase):
         self.now += 1
         self.beat("a", 8)
         self.group.expire(self.now)
-        self.group.forgive(self.now)
+        self.group.forgive(self.now, 0.5)
         self.assertEqual(self.join("a", timeout=30.0).assigned, numbers(0, 1, 2, 3))
         self.begins(8)
         self.assertEqual(self.group.next_expiry(), self.now + 30)
@@ -310,14 +310,32 @@ class SessionTests(GroupTestCase):
         self.join("a", timeout=inf)
         self.assertEqual(self.group.expire(1e12), [])
 
-    def test_forgive(self) -> None:
-        """After the process was frozen, everybody has a whole timeout to beat."""
+    def test_a_long_pause(self) -> None:
+        """Each member has the time to beat that it had before the pause."""
         self.join("a", timeout=10.0)
+        self.now = 103.0
         self.join("b", timeout=20.0)
-        self.group.forgive(1000.0)
-        self.assertEqual(self.group.expire(1000.0), [])
-        self.assertEqual(self.group.next_expiry(), 1010.0)
-        self.assertEqual(self.group.generation, 9)
+        self.group.forgive(1000.0, 1000.0 - 104.0)
+        self.assertEqual(self.group.expire(1005.9), [])
+        self.assertEqual(self.group.expire(1006.0), ["a"])
+        self.assertEqual(self.group.next_expiry(), 1019.0)
+
+    def test_a_short_pause_within_the_session(self) -> None:
+        """A member that was killed before is removed as if there had been none: one that lives
+        beats when the pause is over.
+        """
+        self.join("a", timeout=5.0)
+        for end in (101.5, 103.0, 104.0):
+            self.group.forgive(end, 1.0)
+            self.assertEqual(self.group.next_expiry(), 105.0)
+
+    def test_a_short_pause_at_the_end_of_the_session(self) -> None:
+        """As long after the pause as it took."""
+        self.join("a", timeout=5.0)
+        self.group.forgive(104.5, 1.0)
+        self.assertEqual(self.group.next_expiry(), 105.5)
+        self.group.forgive(107.0, 2.0)
+        self.assertEqual(self.group.next_expiry(), 107.5)
 
     @given(st.floats(0, 1e9), st.floats(0.001, 1e5))
     def test_due_at_the_next_expiry(self, now: float, timeout: float) -> None:
