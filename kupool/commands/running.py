@@ -111,8 +111,9 @@ def run(command: Callable[[Any, Ending], Coroutine[Any, Any, int]], log_level: A
     """Run a command on the reactor until it returns its exit status.
 
     SIGINT and SIGTERM reach the given ending. A second signal, a little later, ends the process. A
-    :class:`ClientError` or :class:`ValueError` becomes one line on stderr and status 1. Log
-    messages from ``log_level`` on go to stderr.
+    :class:`ClientError` or :class:`ValueError` becomes one line on stderr and status 1. An
+    :class:`OSError`, such as that of a broken pipe, is raised again. Log messages from
+    ``log_level`` on go to stderr.
     """
     from twisted.internet import reactor as global_reactor
 
@@ -122,20 +123,28 @@ def run(command: Callable[[Any, Ending], Coroutine[Any, Any, int]], log_level: A
     _log_to_stderr(log_level)
     ending = Ending()
     status = 1
+    unexplained: OSError | None = None
 
     def begin() -> None:
         _handle_signals(reactor, ending)
         Deferred.fromCoroutine(command(reactor, ending)).addBoth(finish)
 
     def finish(result: int | Failure) -> None:
-        nonlocal status
+        nonlocal status, unexplained
         try:
-            status = _explain(result) if isinstance(result, Failure) else result
+            if not isinstance(result, Failure):
+                status = result
+            elif isinstance(result.value, OSError):
+                unexplained = result.value
+            else:
+                status = _explain(result)
         finally:
             reactor.stop()
 
     reactor.callWhenRunning(begin)
     reactor.run()
+    if unexplained is not None:
+        raise unexplained  # for run_to_status
     return status
 
 

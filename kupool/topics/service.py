@@ -298,15 +298,17 @@ class Topics:
 
         ``topics`` are sorted: so two calls never wait for each other.
         """
-        turns = [self._turns.setdefault(topic, DeferredLock()) for topic in topics]
-        for turn in turns:
-            await turn.acquire()
+        had: list[tuple[str, DeferredLock]] = []
         try:
+            for topic in topics:
+                turn = self._turns.setdefault(topic, DeferredLock())
+                await turn.acquire()  # may be cancelled: then those before are given back
+                had.append((topic, turn))
             # Only until it has begun: the next one may be in the same commit.
             encoded = await self._run_in_thread(partial(_encoded, prepared))
             appended: Deferred[list[int]] = self.engine.append(encoded)
         finally:
-            for topic, turn in zip(topics, turns, strict=True):
+            for topic, turn in had:
                 turn.release()
                 if not turn.locked:
                     self._turns.pop(topic, None)

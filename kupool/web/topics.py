@@ -56,8 +56,9 @@ CallerOf = Callable[[Request, str], Caller]
 class TopicRoutes:
     """Answers the routes of the operations.
 
-    A fetch that waits for records does not count as a request meanwhile, and ends when its visitor
-    disconnects.
+    A fetch that waits for records does not count as a request meanwhile. What only reads ends when
+    its visitor disconnects. What changes something goes on to its end: half done, the engine would
+    not know what its file holds.
     """
 
     def __init__(self, api: TopicApi, access: WebAccess, caller_of: CallerOf) -> None:
@@ -93,7 +94,7 @@ class TopicRoutes:
             return _refusal(request, TOO_MANY_REQUESTS.about(TOO_MANY_POLLS))
         caller = self._caller_of(request, self._access.peer(request))
         called = self._api.call(operation, caller, params)
-        request.notifyFinish().addErrback(lambda _: called.cancel())
+        request.notifyFinish().addErrback(lambda _: called.cancel() if operation.reads else None)
         try:
             return JsonAnswer(200, await called)
         except RequestError as error:

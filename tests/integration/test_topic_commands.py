@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import tempfile
@@ -43,6 +44,31 @@ class TopicCommandCase(SynchronousTestCase):
 
 
 class TopicCommandTests(TopicCommandCase):
+    def test_a_reader_that_goes_away(self) -> None:
+        """Q-83, K-88: ``| head -1`` and a full disk are no error of this program."""
+        self.kupool("topic", "create", "t")
+        self.kupool("log", "produce", "t", *(f"value {number}" for number in range(50)))
+        for flags in ((), ("--json",), ("--values",)):
+            for closed, status, told in (
+                (True, 141, ""),
+                (False, 1, "kupool: No space left on device\n"),
+            ):
+                if closed:
+                    reader, output = os.pipe()
+                    os.close(reader)
+                else:
+                    output = os.open("/dev/full", os.O_WRONLY)
+                ended = subprocess.run(
+                    [*KUPOOL, "log", "fetch", "t", *flags],
+                    stdout=output,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    timeout=PATIENCE,
+                    env=environment(self.env),
+                )
+                os.close(output)
+                self.assertEqual((ended.returncode, ended.stderr), (status, told), flags)
+
     def test_a_topic_from_its_beginning_to_its_end(self) -> None:
         """Q-83, Q-26, Q-29: create, change, describe, list, delete."""
         self.kupool("topic", "create", "t", "--partitions", "2", "--set", "retention_time=36h")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.topics.batch_maker import IN_THREAD, Writing
 from kupool.topics.errors import (
     BatchTooLarge,
     CorruptBatch,
@@ -25,7 +26,6 @@ from kupool.topics.partition import Partition
 from kupool.topics.partitioners import fnv1a
 from kupool.topics.records import NewRecord, Record, Stamp
 from kupool.topics.service import (
-    IN_THREAD,
     Fetched,
     TopicDescription,
     Written,
@@ -390,6 +390,21 @@ class ProduceTests(TopicsTestCase):
         self.failureResultOf(lost, MemoryError)
         self.threads.finish()
         self.assertEqual(places(self.settle(following)), [(1, 0)])
+
+    def test_a_write_that_is_given_up_leaves_no_topic_behind(self) -> None:
+        """Q-16, Q-53: one that waits for its turn in a second topic has that in the first."""
+        self.settle(self.topics.change("t", TopicSettings(partitions=2, compression="lz4")))
+        self.settle(self.topics.create("u", TopicSettings(compression="lz4")))
+        large = [NewRecord(b"x" * IN_THREAD)]
+        busy = self.topics.produce("u", large)
+        given_up = self.topics.produce_all([Writing("t", large), Writing("u", large)])
+        given_up.cancel()
+        self.failureResultOf(given_up, CancelledError)
+        following = self.topics.produce("t", large)
+        self.threads.finish()
+        self.settle(busy)
+        self.threads.finish()
+        self.assertEqual(len(self.settle(following)), 1)
 
 
 class FetchTests(TopicsTestCase):

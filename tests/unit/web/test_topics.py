@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
@@ -170,6 +171,28 @@ class WaitingTests(TopicRoutesCase):
         self.assertEqual(waits, [])
         self.assertEqual(transport.value(), b"")
         self.assertEqual(self.wait()[1].value(), b"", "its place is free")
+
+    def test_a_visitor_that_leaves_while_something_changes(self) -> None:
+        """Issue 16, bad input: the change goes on, and the engine learns how it ended."""
+        engine: Any = self.world.topics.engine
+        begun: list[str] = []
+        cut: list[str] = []
+        for name, engine_call in (("topic.delete", "delete"), ("log.produce", "append")):
+
+            def begin(*_: Any, name: str = name) -> Deferred[None]:
+                begun.append(name)
+                return Deferred(lambda _: cut.append(name))
+
+            self.patch(engine, engine_call, begin)
+            protocol, _ = self.connect()
+            body = b'{"topic":"shop","value":"a"}' if "log" in name else b'{"topic":"shop"}'
+            path = "/api/" + name.replace(".", "/")
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {SECRET}\r\n"
+            length = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            protocol.dataReceived((head + length).encode() + body)
+            self.assertEqual(begun.pop(), name)
+            protocol.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(cut, [])
 
     def test_the_server_stops(self) -> None:
         _, transport = self.wait()
