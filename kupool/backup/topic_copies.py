@@ -16,6 +16,7 @@ from kupool.backup import BackupError, file_name
 from kupool.backup.contents import PartitionContents
 from kupool.backup.manifest import CopiedPartition
 from kupool.storage.copies import CopyError, open_copy
+from kupool.topics.events import EVENTS
 from kupool.topics.sqlite_tables import OFFSET_BITS
 
 #: Offsets that are passed over at least, and for each second since the backup: more than a
@@ -59,9 +60,14 @@ def _numbers(connection: sqlite3.Connection, key: int) -> tuple[int, int]:
 def newer_topics(
     backup: Sequence[PartitionContents], there: Sequence[PartitionContents]
 ) -> list[str]:
-    """Say what a folder has of topics that a backup does not have; empty for nothing."""
+    """Say what a folder has of topics that a backup does not have; empty for nothing.
+
+    The daemon's own events do not count: every stop writes one.
+    """
     ends, found = _ends(backup), []
     for each in there:
+        if each.topic == EVENTS:
+            continue
         end = ends.get((each.topic, each.partition), 0)
         if each.high > end:
             found.append(

@@ -17,6 +17,7 @@ from kupool.backup.switching import check_finished
 from kupool.commands.console import complain, say
 from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_in
 from kupool.commands.data_files import missing_file, not_a_folder
+from kupool.commands.progress import counted
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.settings import LogSettings, StorageSettings
 
@@ -92,11 +93,11 @@ def summary(manifest: Manifest) -> str:
     if "store" in manifest.parts:
         found.append(f"counted up to position {manifest.counted_to:,}")
     if manifest.spooled:
-        found.append(f"{manifest.spooled:,} batches in the spool")
+        found.append(f"{counted(manifest.spooled, 'batch', 'batches')} in the spool")
     if manifest.dead_letters:
-        found.append(f"{manifest.dead_letters:,} dead letters")
+        found.append(counted(manifest.dead_letters, "dead letter"))
     if "topics" in manifest.parts:
         names = {each.topic for each in manifest.topics}
         records = sum(each.records for each in manifest.topics)
-        found.append(f"{records:,} records in {len(names):,} topics")
+        found.append(f"{counted(records, 'record')} in {counted(len(names), 'topic')}")
     return "; ".join(found)

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from kupool.timing.waiting import Waiters
 from kupool.topics.errors import TopicExists
+from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord
 from kupool.topics.service import Topics
 from kupool.topics.settings import TopicSettings
@@ -45,6 +46,9 @@ AT_ONCE = 500
 
 #: The most events that wait.
 MOST_WAITING = 10_000
+
+#: The newest events that are kept where topics are in memory.
+KEPT_IN_MEMORY = 5_000
 
 
 class EventWriter:
@@ -130,7 +134,13 @@ class EventWriter:
         await self._ensure()
         if untold:
             taken = [self._record(DROPPED, {"count": untold}), *taken]
-        await self._topics.produce(EVENTS, taken)
+        written = await self._topics.produce(EVENTS, taken)
+        if not self._engine.capabilities.persistent:
+            # A crowd that connects must not use up the memory until the next look at retention.
+            place = written[-1]
+            oldest = place.offset + 1 - KEPT_IN_MEMORY
+            if oldest > 0:
+                await self._engine.drop_below(Partition(EVENTS, place.partition), oldest)
 
     def _failed(self, failure: Failure, taken: int, untold: int) -> None:
         if not untold:
@@ -167,4 +177,13 @@ class EventWriter:
         return done.addTimeout(seconds, self._clock, lambda *_: None)
 
 
-__all__ = ["DELAY", "DROPPED", "EVENTS", "MOST_WAITING", "RETRY", "SETTINGS", "EventWriter"]
+__all__ = [
+    "DELAY",
+    "DROPPED",
+    "EVENTS",
+    "KEPT_IN_MEMORY",
+    "MOST_WAITING",
+    "RETRY",
+    "SETTINGS",
+    "EventWriter",
+]

@@ -200,7 +200,7 @@ class BackupCommandTests(SynchronousTestCase):
         commands = re.findall(r"^ *\$ kupool (.*)$", sections, re.M)
         self.assertEqual(
             [command.split()[0] for command in commands],
-            ["backup", "backup", "stats", "restore", "audit"],
+            ["backup", "backup", "log", "stats", "restore", "audit"],
         )
         os.rename(self.data, self.root / "kupool-data")
         self.daemon.kill()

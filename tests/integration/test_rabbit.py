@@ -231,7 +231,7 @@ class BrokerFaultTests(RabbitCase):
 
     async def test_silent_connection(self) -> None:
         """K-81: a connection without confirms is given up, also while its buffer is full."""
-        settings = PublisherSettings(stalled=0.3, silent=1.0)
+        settings = PublisherSettings(stalled=30.0, silent=1.0)
         log = await self.open_log(publisher=settings)
         before = log._publishing.connection
         await deferToThread(self.server.pause)

@@ -16,6 +16,7 @@ from kupool.topics.events import (
     DELAY,
     DROPPED,
     EVENTS,
+    KEPT_IN_MEMORY,
     MOST_WAITING,
     RETRY,
     SETTINGS,
@@ -170,6 +171,16 @@ class EventWriterTests(SynchronousTestCase):
         for _ in range(MOST_WAITING + 7):
             self.writer.tell("a", {})
         self.assertEqual(self.writer.dropped, 7)
+
+    def test_few_are_kept_in_memory(self) -> None:
+        """K-86: a crowd that comes and goes leaves no more behind than that."""
+        for number in range(KEPT_IN_MEMORY // AT_ONCE + 3):
+            for _ in range(AT_ONCE):
+                self.writer.tell("a", {"n": number})
+            self.clock.pump([DELAY, 0.0])
+        [extent] = self.successResultOf(self.engine.extents(EVENTS))
+        self.assertEqual(extent.high - extent.low, KEPT_IN_MEMORY)
+        self.assertGreater(extent.low, 0)
 
     def test_another_node_makes_the_topic_first(self) -> None:
         create = self.engine.create
