@@ -156,7 +156,20 @@ EPOCHS = Table(
 )
 
 #: Tables that are not moved: they are about one process, or about the tables themselves.
-LEFT = ("schema_version", "migration", "rejection_flushes", "owner")
+LEFT = (
+    "schema_version",
+    "migration",
+    "rejection_flushes",
+    "owner",
+    # Those of topics: the move of topics makes them anew.
+    "log_topics",
+    "log_lows",
+    "log_group_positions",
+    "log_groups",
+    "log_group_leases",
+    "log_delays",
+    "log_once",
+)
 
 
 def named(name: str) -> Table:

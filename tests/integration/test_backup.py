@@ -265,7 +265,9 @@ class EnginesTests(SynchronousTestCase):
             "Not in it: the counts and the jobs in PostgreSQL; docs/backup.md", made.stdout
         )
         manifest = json.loads((self.target / "backup.json").read_bytes())
-        self.assertEqual((list(manifest["files"]), manifest["store"]), (["log.sqlite"], "pg"))
+        self.assertEqual(
+            (list(manifest["files"]), manifest["store"]), (["log.sqlite", "topics.sqlite"], "pg")
+        )
         flags = (*flags[:2], f"--data={self.root / 'new'}")
         done = kupool("restore", *flags, str(self.target))
         self.assertEqual((done.returncode, done.stderr), (0, ""))
