@@ -8,9 +8,12 @@ of the same round. The bare engine does nothing but store the same bodies and re
 - ``sqlite``: inserts the same rows into the same table in the same kind of file, with the same
   thread, group commit and durability; reads with the same statement, in the same thread pool, as
   many bytes at a time, and has msgspec make lists of the records.
+- ``rabbit``: publishes the same bodies to streams of the same private broker with a plain client
+  (pika), with confirms, and consumes them with it. It does not learn their offsets.
 - ``memory`` has no bare engine: it is one.
 
-CPU time is that of the whole process. Exits with status 1 if a target is missed.
+CPU time is that of the whole process, without the broker. Exits with status 1 if a target is
+missed.
 """
 
 from __future__ import annotations
@@ -28,18 +31,24 @@ from typing import Any, NamedTuple
 
 from msgspec.msgpack import decode
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 
+from kupool.amqp.address import parse_brokers
 from kupool.storage.database import Database
 from kupool.storage.reading import ReadOnlyDatabase
 from kupool.topics.batches import Compression, RecordCodec
 from kupool.topics.memory import MemoryTopics
 from kupool.topics.partition import Partition
+from kupool.topics.rabbit.engine import RabbitTopics
+from kupool.topics.rabbit.store import SqliteTopicStore
 from kupool.topics.records import NewRecord
 from kupool.topics.service import TopicLimits, Topics
 from kupool.topics.settings import TopicSettings
 from kupool.topics.sqlite import SqliteTopics
 from kupool.topics.sqlite_tables import OFFSET_BITS
+from tests.servers.services import rabbit as rabbit_server
 
 PARTITIONS = 12
 
@@ -131,11 +140,64 @@ async def sqlite(reactor: Any, folder: Path, per_batch: int) -> Case:
     return Case(engine, Bare(store, read, close))
 
 
+async def rabbit(reactor: Any, folder: Path, per_batch: int) -> Case:
+    """Return the engine in RabbitMQ, and plain publishes to streams with a client's library."""
+    from pika import BasicProperties, ConnectionParameters, PlainCredentials
+    from pika.adapters.twisted_connection import TwistedProtocolConnection
+
+    url = rabbit_server().new_vhost()
+    store = SqliteTopicStore(Database(reactor, folder / "positions", "topics_rabbit"))
+    engine = RabbitTopics(reactor, time.time, url, store)
+    (broker,) = parse_brokers(url)
+    account = PlainCredentials(broker.user, broker.password)
+    parameters = ConnectionParameters(broker.host, broker.port, broker.vhost, account)
+    factory = Factory.forProtocol(lambda: TwistedProtocolConnection(parameters))
+    factory.noisy = False
+    connection = await HostnameEndpoint(reactor, broker.host, broker.port).connect(factory)
+    await connection.ready
+    channel = await connection.channel()
+    await channel.confirm_delivery()
+    streams = [f"bare.{number}" for number in range(PARTITIONS)]
+    for stream in streams:
+        await channel.queue_declare(stream, durable=True, arguments={"x-queue-type": "stream"})
+    ends = [0] * PARTITIONS
+
+    def store_one(number: int, body: bytes) -> Deferred[Any]:
+        ends[number] += 1
+        properties = BasicProperties(delivery_mode=2, message_id=f"{number}-{ends[number]}")
+        done: Deferred[Any] = channel.basic_publish(
+            "", streams[number], body, properties, mandatory=True
+        )
+        return done
+
+    async def read() -> int:
+        found = 0
+        for stream, end in zip(streams, ends, strict=True):
+            reading = await connection.channel()
+            await reading.basic_qos(prefetch_count=2000)
+            queue, _ = await reading.basic_consume(stream, arguments={"x-stream-offset": "first"})
+            for number in range(1, end + 1):
+                message = await queue.get()
+                if not number % 1000:
+                    reading.basic_ack(message.method.delivery_tag, multiple=True)
+                # The records as lists: without that nobody has read anything.
+                _, _, _, _, _, payload = decode(memoryview(message.body)[5:])
+                decode(payload)
+            found += end
+            reading.close()
+        return found
+
+    async def close() -> None:
+        await connection.close()
+
+    return Case(engine, Bare(store_one, read, close))
+
+
 #: How each engine is made: with the reactor, a folder of its own, and the records of a batch.
-#: RabbitMQ belongs here, with plain publishes with confirms as its bare engine.
 ENGINES: dict[str, Callable[[Any, Path, int], Awaitable[Case]]] = {
     "memory": memory,
     "sqlite": sqlite,
+    "rabbit": rabbit,
 }
 
 

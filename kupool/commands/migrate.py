@@ -28,10 +28,11 @@ from kupool.commands.console import complain, make_console, say
 from kupool.commands.data_files import missing_file
 from kupool.commands.migrate_topics import (
     TopicMigration,
+    TopicPlace,
     is_running,
     moves_topics,
     tell_copied,
-    topic_side,
+    topic_place,
 )
 from kupool.daemon.engines import check_engines
 from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool
@@ -45,7 +46,6 @@ from kupool.migration.reports import Compared
 from kupool.migration.sqlite_log import SqliteLogSide
 from kupool.migration.sqlite_store import SqliteStore
 from kupool.migration.store import Store
-from kupool.migration.topic_move import TopicSide
 from kupool.migration.topic_notes import forget_away
 from kupool.settings import Loaded, SettingError, Settings, StorageSettings, load, value_of
 from kupool.storage.database import Database, DatabaseUnusable
@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _migrate(reactor: Any, opened: _Opened, old: str, new: str) -> None:
     """Move topics, and then the log and the store; of a daemon that runs, topics only."""
     before, after = _load(old), _load(new)
-    topics = opened.topics(topic_side(old, before.settings), topic_side(new, after.settings))
+    topics = opened.topics(topic_place(old, before.settings), topic_place(new, after.settings))
     if topics is not None and is_running(before.settings):
         await _move_topics(topics, running=True, log_position=Unmoved())
         return
@@ -156,10 +156,10 @@ async def _move_topics(
 def _undo(opened: _Opened, old: str, new: str) -> None:
     """Let the daemon start with the old settings again."""
     before, after = _load(old), _load(new) if new else None
-    side = topic_side(old, before.settings)
+    place = topic_place(old, before.settings)
     topics = None
     if after is not None:
-        topics = opened.topics(side, topic_side(new, after.settings))
+        topics = opened.topics(place, topic_place(new, after.settings))
     source = opened.side(old, before, new=False)
     target = opened.side(new, after, new=True) if after is not None else None
     if topics is None or target is None or not source.same_place(target):
@@ -167,7 +167,7 @@ def _undo(opened: _Opened, old: str, new: str) -> None:
     if topics is not None:
         topics.undo()
     else:
-        forget_away(side.file)
+        forget_away(place.side.file)
     say(f"The daemon starts with {old} again")
 
 
@@ -221,12 +221,12 @@ class _Opened:
         store = self._store(settings.storage)
         return Side(str(Path(name).resolve()), store, self._log(settings))
 
-    def topics(self, old: TopicSide, new: TopicSide) -> TopicMigration | None:
-        """Return the move of topics between two sides; None if there are none to move."""
+    def topics(self, old: TopicPlace, new: TopicPlace) -> TopicMigration | None:
+        """Return the move of topics between two places; None if there are none to move."""
         if not moves_topics(old, new):
             return None
-        if new.file.parent.resolve() != old.file.parent.resolve():
-            self.lock(new.file.parent)
+        if new.side.file.parent.resolve() != old.side.file.parent.resolve():
+            self.lock(new.side.file.parent)
         found = TopicMigration(self._reactor, old, new)
         self._stack.callback(found.close)
         return found

@@ -5,15 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kupool.amqp.address import parse_brokers
 from kupool.commands.console import make_console, print_table, say
-from kupool.daemon.files import TOPIC_MOVE_FILE, TOPICS_FILE, topics_kind
+from kupool.daemon.files import (
+    TOPIC_MOVE_FILE,
+    TOPICS_FILE,
+    topics_dsn,
+    topics_kind,
+    topics_note_file,
+)
 from kupool.migration import CannotMove
 from kupool.migration.reports import Report
 from kupool.migration.topic_move import TopicMove, TopicsCopied, TopicSide
 from kupool.migration.topic_progress import Tally, TopicMoveProgress
-from kupool.migration.topic_source import SqliteTopicSource
+from kupool.migration.topic_source import SqliteTopicSource, TopicSource
 from kupool.settings import Settings
 from kupool.storage.database import Database
 from kupool.storage.folder import DataFolder, FolderInUse
@@ -21,22 +28,57 @@ from kupool.timing.waiting import and_then
 from kupool.topics.partition import Partition
 from kupool.topics.sqlite import SqliteTopics
 
+if TYPE_CHECKING:
+    from kupool.daemon.rabbit_topics import RabbitTopicsParts
 
-def topic_side(name: str, settings: Settings) -> TopicSide:
+#: The engines whose topics outlive the process.
+DURABLE = ("sqlite", "rabbit")
+
+
+class TopicPlace(NamedTuple):
+    """Where the settings of a file keep topics. ``store`` says where it is kept which there are."""
+
+    side: TopicSide
+    settings: Settings
+    store: str
+
+
+def topic_place(name: str, settings: Settings) -> TopicPlace:
     """Return where the settings of a file keep topics."""
-    path = Path(settings.storage.data) / TOPICS_FILE
-    return TopicSide(str(Path(name).resolve()), str(path), topics_kind(settings), path)
+    kind = topics_kind(settings)
+    path = Path(settings.storage.data) / (topics_note_file(settings) or TOPICS_FILE)
+    shown, store = str(path), str(path.resolve())
+    if kind == "rabbit":
+        from kupool.daemon.rabbit_topics import stream_prefix  # with the engine
+
+        (broker, *_) = parse_brokers(settings.log.url)
+        shown = f"RabbitMQ at {broker}, {broker.vhost} (streams {stream_prefix(settings)}.*)"
+        store = topics_dsn(settings) or store
+    return TopicPlace(TopicSide(str(Path(name).resolve()), shown, kind, path), settings, store)
 
 
-def moves_topics(old: TopicSide, new: TopicSide) -> bool:
+def moves_topics(old: TopicPlace, new: TopicPlace) -> bool:
     """Return whether there are topics to move; raises :class:`CannotMove` if they would be lost."""
-    if old.kind != "sqlite" or not old.file.exists():
+    if old.side.kind not in DURABLE or not _has_topics(old):
         return False
-    if new.kind == "sqlite":
-        return old.file.resolve() != new.file.resolve()
-    raise CannotMove(
-        f"{old.file} has topics, and topics is {new.kind!r} in {new.name}: move the file away if "
-        "they are not needed any more"
+    if old.store == new.store and old.side.shown == new.side.shown:
+        return False
+    if new.side.kind not in DURABLE:
+        raise CannotMove(
+            f"{old.side.shown} has topics, and topics is {new.side.kind!r} in {new.side.name}: "
+            "delete them if they are not needed any more"
+        )
+    if old.side.kind == new.side.kind and old.side.shown == new.side.shown:
+        raise CannotMove(
+            f"{new.side.name} has the same streams as {old.side.name}, and another place for what "
+            "is known of them: set topics_prefix there, so that they are copied"
+        )
+    return True
+
+
+def _has_topics(place: TopicPlace) -> bool:
+    return place.side.file.exists() or (
+        place.side.kind == "rabbit" and bool(topics_dsn(place.settings))
     )
 
 
@@ -54,12 +96,13 @@ def is_running(settings: Settings) -> bool:
 class TopicMigration:
     """Moves the topics of ``old`` to ``new``, whose data folder this process has locked."""
 
-    def __init__(self, reactor: Any, old: TopicSide, new: TopicSide) -> None:
+    def __init__(self, reactor: Any, old: TopicPlace, new: TopicPlace) -> None:
         self._reactor = reactor
-        self.old = old
-        self.new = new
-        self._progress = TopicMoveProgress(new.file.with_name(TOPIC_MOVE_FILE))
-        self._move = TopicMove(old, new, self._progress, wall=time.time)
+        self._places = (old, new)
+        self.old = old.side
+        self.new = new.side
+        self._progress = TopicMoveProgress(self.new.file.with_name(TOPIC_MOVE_FILE))
+        self._move = TopicMove(self.old, self.new, self._progress, wall=time.time)
 
     def begin(self) -> bool:
         """Let no daemon start on the new side; returns whether the move is complete already.
@@ -79,9 +122,7 @@ class TopicMigration:
         complete = self.begin()
         if complete:
             return None
-        source = SqliteTopicSource(self._reactor, self.old.file)
-        database = Database(self._reactor, self.new.file, "topics")
-        target = SqliteTopics(database, self._reactor, time.time)
+        source, target = self._source(), self._target()
 
         async def move() -> TopicsCopied:
             await source.open()
@@ -99,6 +140,31 @@ class TopicMigration:
             await target.close()
 
         return await and_then(move(), close)
+
+    def _source(self) -> TopicSource:
+        if self.old.kind == "rabbit":
+            from kupool.migration.rabbit_topic_source import RabbitTopicSource
+
+            return RabbitTopicSource(*self._in_rabbit(self._places[0]))
+        return SqliteTopicSource(self._reactor, self.old.file)
+
+    def _target(self) -> Any:
+        if self.new.kind == "rabbit":
+            return self._in_rabbit(self._places[1]).engine
+        database = Database(self._reactor, self.new.file, "topics")
+        return SqliteTopics(database, self._reactor, time.time)
+
+    def _in_rabbit(self, place: TopicPlace) -> RabbitTopicsParts:
+        from kupool.daemon.rabbit_topics import make_rabbit_topics
+
+        folder = place.side.file.parent
+        return make_rabbit_topics(
+            place.settings,
+            self._reactor,
+            time.time,
+            database=lambda file, schema: Database(self._reactor, folder / file, schema),
+            required=True,
+        )
 
     def finish(self) -> None:
         """Let daemons start on the new side, and not on the old one."""
@@ -139,4 +205,11 @@ def _row(partition: Partition, tally: Tally) -> tuple[object, ...]:
     )
 
 
-__all__ = ["TopicMigration", "is_running", "moves_topics", "tell_copied", "topic_side"]
+__all__ = [
+    "TopicMigration",
+    "TopicPlace",
+    "is_running",
+    "moves_topics",
+    "tell_copied",
+    "topic_place",
+]

@@ -13,6 +13,9 @@ TOPICS_FILE = "topics.sqlite"
 #: What is known of topics in RabbitMQ: which there are, and the positions of their groups.
 RABBIT_TOPICS_FILE = "topics_rabbit.sqlite"
 
+#: The note that topics in RabbitMQ, of which PostgreSQL knows, were moved away.
+SHARED_TOPICS_FILE = "topics_shared.sqlite"
+
 #: The file of the secret with which commands on this machine use the HTTP API.
 SECRET_FILE = "http-secret"  # noqa: S105 - the name of a file
 
@@ -37,9 +40,17 @@ def topics_kind(settings: Settings) -> str:
 
 def topics_file(settings: Settings) -> str:
     """Return the name of the file of topics, or of what is known of them; empty for none."""
+    name = topics_note_file(settings)
+    return "" if name == SHARED_TOPICS_FILE else name
+
+
+def topics_note_file(settings: Settings) -> str:
+    """Return the name of the file with the note that topics were moved away; empty if none can
+    be.
+    """
     kind = topics_kind(settings)
     if kind == "rabbit":
-        return "" if topics_dsn(settings) else RABBIT_TOPICS_FILE
+        return SHARED_TOPICS_FILE if topics_dsn(settings) else RABBIT_TOPICS_FILE
     return TOPICS_FILE if kind == "sqlite" else ""
 
 

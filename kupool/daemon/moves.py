@@ -13,12 +13,13 @@ from kupool.daemon.files import (
     TOPIC_MOVE_FILE,
     TOPICS_FILE,
     topics_kind,
+    topics_note_file,
 )
 from kupool.daemon.parts import Parts
 from kupool.log import LogUnavailable
 from kupool.migration.left_behind import look
 from kupool.migration.notes import AWAY, INTO, LOG, SELECT_NOTES, MoveNote, refusal
-from kupool.migration.topic_notes import moved_kind, read_note
+from kupool.migration.topic_notes import moved_kind, read_note, topics_left_behind
 from kupool.settings import LogSettings, Settings, StorageSettings
 
 _COMMAND = (
@@ -76,14 +77,27 @@ def look_for_moved_topics(settings: Settings) -> None:
     """
     folder, kind = Path(settings.storage.data), topics_kind(settings)
     notes = []
-    if kind == "sqlite":
-        notes.append(read_note(folder / TOPICS_FILE, AWAY))
+    file = topics_note_file(settings)
+    if file:
+        notes.append(read_note(folder / file, AWAY))
     into = read_note(folder / TOPIC_MOVE_FILE, INTO)
     if into is not None and moved_kind(into) == kind:
         notes.append(into)
     reason = refusal(filter(None, notes), {})
     if reason:
         raise MovedAway(f"topics: {reason}")
+    if kind != "rabbit":
+        return
+    from kupool.topics.events import EVENTS  # of a package that is not needed without topics
+    from kupool.topics.submissions import SUBMISSIONS
+
+    left = topics_left_behind(folder / TOPICS_FILE, (EVENTS, SUBMISSIONS))
+    if left:
+        raise MovedAway(
+            f"{folder / TOPICS_FILE} has the topic {left[0]}, and topics is {kind!r}: "
+            "'kupool migrate --from SETTINGS --to SETTINGS' moves topics; to leave them, move the "
+            "file away, or choose --topics sqlite"
+        )
 
 
 async def _notes(parts: Parts) -> Sequence[MoveNote]:

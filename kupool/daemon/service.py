@@ -49,7 +49,6 @@ from kupool.storage.folder import FolderError
 from kupool.storage.migrations import SchemaTooNew
 from kupool.storage.postgres import DatabaseUnavailable
 from kupool.timing.waiting import after
-from kupool.topics.errors import TopicsUnavailable
 from kupool.web.site import make_site
 
 #: Errors of a listener that are explained by their text.
@@ -67,14 +66,7 @@ CANNOT_USE = (
 )
 
 #: Errors of a log or a store that are explained by their text.
-UNUSABLE = (
-    LogUnavailable,
-    BrokerError,
-    BusError,
-    DatabaseUnusable,
-    SchemaTooNew,
-    TopicsUnavailable,
-)
+UNUSABLE = (LogUnavailable, BrokerError, BusError, DatabaseUnusable, SchemaTooNew)
 
 #: What the steps of a start after that may fail with.
 LOST_AT_THE_START = (LogUnavailable, DatabaseUnavailable, DatabaseUnusable)
@@ -382,8 +374,8 @@ class Daemon:
         try:
             await part.open()
         except UNUSABLE as error:
-            refused = isinstance(error, TopicsUnavailable)  # by the broker
-            raise self._about("mq_url" if refused else name, error) from error
+            broker = isinstance(error, BrokerError) and not name.endswith("_url")
+            raise self._about("mq_url" if broker else name, error) from error
 
     async def _listen(self, name: str, listening: Awaitable[None]) -> None:
         try:

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from kupool.amqp import BrokerError
 from kupool.daemon.events import (
     LONGEST,
     NOT_RELOADED,
@@ -37,6 +38,7 @@ from kupool.topics.api.table import TopicApi
 from kupool.topics.api.world import TopicWorld
 from kupool.topics.dead_letters import DeadLetters
 from kupool.topics.delays import DelayedRecords
+from kupool.topics.errors import TopicsUnavailable
 from kupool.topics.events import EVENTS, EventWriter
 from kupool.topics.groups import ConsumerGroups, GroupLimits
 from kupool.topics.rabbit.leases import NodeName
@@ -152,9 +154,12 @@ class TopicsPart:
     async def open(self) -> None:
         """Open the engine, and begin to write delayed records that are due.
 
-        Raises what the engine raises.
+        Raises :class:`BrokerError` if RabbitMQ refuses it, and what the engine raises.
         """
-        await self.world.topics.engine.open()
+        try:
+            await self.world.topics.engine.open()
+        except TopicsUnavailable as error:
+            raise BrokerError(str(error)) from error
         if self.events is not None and not self.problem:  # else the first event makes its topic
             await self.events.open()
         self.world.delays.start()

@@ -35,13 +35,19 @@ class TopicSide(NamedTuple):
     """One side of a move of topics.
 
     ``name`` is its settings file, ``shown`` what messages call it, ``kind`` its engine. ``file`` is
-    the file of the topics, or of what is known of them.
+    the file of the topics, or of what is known of them here; the note that they were moved away is
+    in it.
     """
 
     name: str
     shown: str
     kind: str
     file: Path
+
+    @property
+    def schema(self) -> str:
+        """The schema of the file."""
+        return "topics_rabbit" if self.kind == "rabbit" else "topics"
 
 
 class TopicsCopied(NamedTuple):
@@ -124,9 +130,8 @@ class TopicMove:
     def finish(self) -> None:
         """Let daemons start on the new side, and not on the old one; may be called again."""
         self._note(MOVED)
-        if self._old.kind == "sqlite":
-            now = int(self._wall())
-            write_away(self._old.file, MoveNote(AWAY, self._new.shown, MOVED, self._names(), now))
+        note = MoveNote(AWAY, self._new.shown, MOVED, self._names(), int(self._wall()))
+        write_away(self._old.file, self._old.schema, note)
 
     def undo(self) -> None:
         """Let daemons start on the old side again, and not on the new one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -27,9 +28,9 @@ def read_note(path: Path, direction: str) -> MoveNote | None:
     return next((note for note in map(MoveNote._make, rows) if note.direction == direction), None)
 
 
-def write_away(path: Path, note: MoveNote) -> None:
-    """Write into a file of topics that they were moved away."""
-    Database(None, path, "topics").check()
+def write_away(path: Path, schema: str, note: MoveNote) -> None:
+    """Write into a file of a schema, which is made if need be, that its topics were moved away."""
+    Database(None, path, schema).check()
     with closing(connect(path)) as connection:
         connection.execute(
             "INSERT OR REPLACE INTO migration (direction, other, state, progress, changed_at) "
@@ -44,6 +45,21 @@ def forget_away(path: Path) -> None:
         return
     with closing(connect(path)) as connection:
         connection.execute("DELETE FROM migration WHERE direction = ?", (AWAY,))
+
+
+def topics_left_behind(path: Path, own: Collection[str]) -> list[str]:
+    """Return the topics in a file that were not moved away, without the daemon's ``own``.
+
+    Blocks.
+    """
+    if not path.exists() or read_note(path, AWAY) is not None:
+        return []
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            rows = connection.execute("SELECT name FROM topics ORDER BY name").fetchall()
+    except sqlite3.Error:
+        return []
+    return [name for (name,) in rows if name not in own]
 
 
 def moved_kind(note: MoveNote) -> str:

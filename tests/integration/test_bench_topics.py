@@ -25,7 +25,7 @@ class BenchTests(TestCase):
             lines,
             [
                 [engine, what, count]
-                for engine in ("memory", "sqlite")
+                for engine in ("memory", "sqlite", "rabbit")
                 for count in ("1", "100")
                 for what in ("produce", "fetch")
             ],
