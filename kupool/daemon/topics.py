@@ -17,6 +17,7 @@ from kupool.daemon.events import (
     RELOADED,
     STARTED,
     STOPPING,
+    DeadLetterEvents,
     EventWatch,
     TopicEvents,
 )
@@ -246,10 +247,13 @@ def make_topics(
         decoders=engine.decoders,
         reserved=engine.reserved,
     )
+    events = None
+    if own.events == "on":
+        events = EventWriter(topics, main, reactor, wall, instance=instance)
     world = TopicWorld(
         topics,
         ConsumerGroups(engine, reactor, wall, GroupLimits(groups=own.groups, members=own.members)),
-        DeadLetters(topics),
+        DeadLetters(topics, _nothing if events is None else DeadLetterEvents(events).told),
         DelayedRecords(topics, reactor, wall),
         TopicTransactions(
             topics,
@@ -276,9 +280,6 @@ def make_topics(
         note=refusals.note,
     )
     cleanup = TopicCleanup(engine, own.cleanup_interval)
-    events = None
-    if own.events == "on":
-        events = EventWriter(topics, main, reactor, wall, instance=instance)
     return TopicsPart(world, api, sessions, pace, cleanup, refusals, access, events)
 
 
@@ -303,7 +304,7 @@ def _make_engine(
     raise ValueError(f"there is no engine of topics {kind!r}")
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Do nothing."""
 
 
