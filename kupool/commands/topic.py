@@ -92,11 +92,18 @@ async def _list(arguments: argparse.Namespace, api: ApiClient) -> int:
     if arguments.json:
         say_json({"topics": topics})
     elif topics:
-        rows = ((each["topic"], each["partitions"]) for each in topics)
-        print_table(make_console(), ("topic", "partitions"), rows, numbers=1)
+        columns = ("topic", "partitions", "dead letters")
+        rows = ((each["topic"], each["partitions"], _dead_letters(each)) for each in topics)
+        print_table(make_console(), columns, rows, numbers=2)
     else:
         say("There is no topic that you may read or manage.")
     return 0
+
+
+def _dead_letters(topic: Mapping[str, Any]) -> int | str:
+    """Return how many wait; a daemon of an older release does not say it."""
+    found: int | str = topic.get("dead_letters", "-")
+    return found
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, object]:
@@ -164,6 +171,9 @@ async def _describe(arguments: argparse.Namespace, api: ApiClient) -> int:
         for each in found["partitions"]
     )
     print_table(console, columns, cells, numbers=3)
+    waiting = found.get("dead_letters")
+    if waiting:
+        say(f"It has {counted(waiting, 'dead letter')}: see 'kupool dlq list {found['topic']}'.")
     return 0
 
 

@@ -10,7 +10,8 @@ from zope.interface import implementer
 from kupool.pool import IEvents, SavedJob
 from kupool.pool.events import job_event, session_event
 from kupool.pool.session import Session
-from kupool.topics.events import EventWriter
+from kupool.topics.dead_letters import DeadRecord
+from kupool.topics.events import EVENTS, EventWriter
 from kupool.wire.batches import Batch
 
 #: The types of events.
@@ -22,6 +23,7 @@ BAN_OVER = "ban.over"
 PROBLEM = "problem"
 PROBLEM_OVER = "problem.over"
 DEAD_LETTERS = "dead_letters"
+DEAD_LETTER = "dead_letter"
 STARTED = "started"
 STOPPING = "stopping"
 RELOADED = "reloaded"
@@ -59,6 +61,32 @@ class TopicEvents:
     def _session(self, kind: str, session: Session, more: Mapping[str, object]) -> None:
         event = {**session_event(session, int(self._wall() * 1000)), **more}
         self._writer.tell(kind, event, session.username)
+
+
+class DeadLetterEvents:
+    """Writes each record that a group gave up: where it was, why, and where it is."""
+
+    def __init__(self, writer: EventWriter) -> None:
+        self._writer = writer
+
+    def told(self, letter: DeadRecord) -> None:
+        """Take a new dead letter.
+
+        Those of the events themselves are no events: a group that gives up each would get another
+        one for it, without an end.
+        """
+        if letter.source.topic == EVENTS:
+            return
+        event = {
+            "topic": letter.source.topic,
+            "partition": letter.source.number,
+            "offset": letter.source_offset,
+            "group": letter.group,
+            "reason": letter.reason[:LONGEST],
+            "attempts": letter.attempts,
+            "letter": f"{letter.partition}/{letter.offset}",
+        }
+        self._writer.tell(DEAD_LETTER, event, letter.group)
 
 
 class EventWatch:
@@ -109,6 +137,7 @@ __all__ = [
     "BAN",
     "BAN_OVER",
     "CLOSED",
+    "DEAD_LETTER",
     "DEAD_LETTERS",
     "JOB",
     "LONGEST",
@@ -119,6 +148,7 @@ __all__ = [
     "RELOADED",
     "STARTED",
     "STOPPING",
+    "DeadLetterEvents",
     "EventWatch",
     "TopicEvents",
 ]

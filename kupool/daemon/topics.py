@@ -18,6 +18,7 @@ from kupool.daemon.events import (
     RELOADED,
     STARTED,
     STOPPING,
+    DeadLetterEvents,
     EventWatch,
     TopicEvents,
 )
@@ -268,6 +269,9 @@ def make_topics(
         decoders=engine.decoders,
         reserved=engine.reserved,
     )
+    events = None
+    if own.events == "on":
+        events = EventWriter(topics, main, reactor, wall, instance=instance)
     world = TopicWorld(
         topics,
         ConsumerGroups(
@@ -277,7 +281,7 @@ def make_topics(
             GroupLimits(groups=own.groups, members=own.members),
             leases=leases,
         ),
-        DeadLetters(topics),
+        DeadLetters(topics, _nothing if events is None else DeadLetterEvents(events).told),
         DelayedRecords(topics, reactor, wall),
         TopicTransactions(
             topics,
@@ -304,9 +308,6 @@ def make_topics(
         note=refusals.note,
     )
     cleanup = TopicCleanup(engine, own.cleanup_interval)
-    events = None
-    if own.events == "on":
-        events = EventWriter(topics, main, reactor, wall, instance=instance)
     return TopicsPart(
         world, api, sessions, pace, cleanup, refusals, access, events, remote=kind == "rabbit"
     )
@@ -334,7 +335,7 @@ def _make_engine(
     raise ValueError(f"there is no engine of topics {kind!r}")
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Do nothing."""
 
 

@@ -2,8 +2,8 @@
 
 A record of topic ``t`` goes to topic ``t.dlq``, with its key, value and headers, and with headers
 that say where it was and why it is there (:data:`HEADERS`). Those that were sent back to their
-topic, or dropped, are passed, and are not listed any more. A record that is sent back twice, since
-the answer was lost, is written once.
+topic, or dropped, are passed, and are not listed any more. A record that is given away or sent back
+twice, since the answer was lost, is written once.
 
 What is passed is a position of the group :data:`PASSED` in each partition. Letters behind it that
 were passed by themselves have a group each, until the position is above them.
@@ -11,12 +11,19 @@ were passed by themselves have a group each, until the position is above them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 
-from kupool.topics.errors import InvalidTopic, TopicExists, UnknownRecord, UnknownTopic
+from kupool.topics.errors import (
+    InvalidTopic,
+    SequenceTooOld,
+    TopicExists,
+    UnknownRecord,
+    UnknownTopic,
+)
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord, Record, Stamp
@@ -39,6 +46,9 @@ HEADERS = (
 
 #: The most characters of a reason.
 LONGEST_REASON = 1000
+
+#: The newest letters of a partition among which a record is looked for that may be there already.
+RECENT = 1000
 
 #: The group whose offsets say which dead letters were sent back, or dropped; nobody else uses it.
 PASSED = "dlq-passed"
@@ -72,11 +82,16 @@ class DeadRecord(NamedTuple):
 
 
 class DeadLetters:
-    """The dead letters of all topics."""
+    """The dead letters of all topics; ``told`` gets each new one."""
 
-    def __init__(self, topics: Topics) -> None:
+    def __init__(
+        self, topics: Topics, told: Callable[[DeadRecord], object] = lambda letter: None
+    ) -> None:
         self._topics = topics
+        self._told = told
         self._engine: Any = topics.engine
+        #: One at a time looks whether a record is there: two would both write it.
+        self._search = DeferredLock()
         #: One at a time sends back or drops: what two do at once would be written twice.
         self._turn = DeferredLock()
 
@@ -86,7 +101,9 @@ class DeadLetters:
         """Write a record that a group could not process to the dead letters of its topic.
 
         The topic of the dead letters is made if there is none: it keeps its records until they are
-        dropped. Fails with what :meth:`Topics.produce` fails with.
+        dropped. If the record is there already, and was neither sent back nor dropped, nothing is
+        written; of many letters, only the newest are compared. Fails with what
+        :meth:`Topics.produce` fails with.
         """
         reason = f"{failure.type.__name__}: {failure.getErrorMessage()}"  # type: ignore[union-attr]
         return self.bury(group, delivery, reason)
@@ -113,9 +130,60 @@ class DeadLetters:
             timestamp=record.timestamp,
         )
         partitions = self._engine.topic(topic + SUFFIX).partitions
-        await self._topics.produce(
-            topic + SUFFIX, [letter], partition=delivery.partition.number % partitions
-        )
+        target = Partition(topic + SUFFIX, delivery.partition.number % partitions)
+        end = await self._topics.latest(target)
+        stamp = Stamp(f"{group}/{topic}/{delivery.partition.number}", record.offset)
+        try:
+            (place,) = await self._topics.produce(
+                target.topic, [letter], partition=target.number, stamp=stamp
+            )
+        except SequenceTooOld:
+            # Later records of the partition were given away: was this one, too?
+            known = None
+        else:
+            known = place.offset
+        if known is None or known < end:
+            offset = await self._search.run(self._bury_if_new, target, letter, known)
+        else:
+            offset = known
+        if offset >= end:
+            self._tell(target, offset, letter)
+
+    def _bury_if_new(
+        self, target: Partition, letter: NewRecord, known: int | None
+    ) -> Deferred[int]:
+        """Write a letter unless it waits at a known offset, or among the newest letters; returns
+        its offset.
+
+        One that was sent back or dropped is written again, as the group has read the record again.
+        """
+        return Deferred.fromCoroutine(self._find_or_bury(target, letter, known))
+
+    async def _find_or_bury(self, target: Partition, letter: NewRecord, known: int | None) -> int:
+        topic = target.topic.removesuffix(SUFFIX)
+        places, apart = await self._places(topic), await self._passed_apart(topic)
+        waits = known is not None and known >= places[target]
+        if known is not None and waits and DeadPlace(target.number, known) not in apart:
+            return known
+        end = await self._topics.latest(target)
+        stride = self._engine.capabilities.stride
+        offset = max(places[target], end - RECENT * stride)
+        while offset < end:
+            fetched = await self._topics.fetch(target, offset)
+            for record in fetched.records:
+                passed = DeadPlace(target.number, record.offset) in apart
+                if not passed and _same_source(record.headers, letter.headers):
+                    return record.offset
+            if not fetched.records:
+                break
+            offset = fetched.next_offset
+        (place,) = await self._topics.produce(target.topic, [letter], partition=target.number)
+        return place.offset
+
+    def _tell(self, target: Partition, offset: int, letter: NewRecord) -> None:
+        timestamp = letter.timestamp or 0
+        record = Record(offset, timestamp, letter.key, letter.value, letter.headers)
+        self._told(_letter(target, record))
 
     async def _ensure(self, topic: str) -> None:
         if self._engine.topic(topic + SUFFIX) is not None:
@@ -139,6 +207,30 @@ class DeadLetters:
             return  # another one was faster
 
     # -- looking
+
+    def waiting(self, topics: Iterable[str]) -> Deferred[dict[str, int]]:
+        """Return how many dead letters of topics were neither sent back nor dropped.
+
+        Topics without any are left out. Where batches take more offsets than they have records, it
+        counts the batches, as the lag of a group does: each letter is one.
+        """
+        return Deferred.fromCoroutine(self._waiting(topics))
+
+    async def _waiting(self, topics: Iterable[str]) -> dict[str, int]:
+        with_letters = [name for name in topics if self._engine.topic(name + SUFFIX) is not None]
+        if not with_letters:
+            return {}
+        stride = self._engine.capabilities.stride
+        passed, groups = await self._engine.committed(PASSED), await self._engine.groups()
+        found = {}
+        for topic in with_letters:
+            count = -sum(group.startswith(_apart(topic, "")) for group in groups)
+            for number, extent in enumerate(await self._engine.extents(topic + SUFFIX)):
+                first = max(extent.low, passed.get(Partition(topic + SUFFIX, number), 0))
+                count += -(-(extent.high - first) // stride)
+            if count > 0:
+                found[topic] = count
+        return found
 
     def letters(self, topic: str, limit: int = 100) -> Deferred[list[DeadRecord]]:
         """Return the oldest dead letters of a topic that were neither sent back nor dropped.
@@ -318,6 +410,11 @@ class DeadLetters:
                 await self._engine.forget_group(its_group)
 
 
+def _same_source(headers: Mapping[str, str], others: Mapping[str, str]) -> bool:
+    """Return whether two letters are of the same record and group."""
+    return all(headers.get(name) == others[name] for name in HEADERS[:4])
+
+
 def _apart(topic: str, place: str) -> str:
     """Return the group of a letter that was passed by itself: no name of a group has a slash."""
     return f"{PASSED}/{topic}/{place}"
@@ -344,4 +441,13 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
 
 
-__all__ = ["FIRST", "HEADERS", "PASSED", "SUFFIX", "DeadLetters", "DeadPlace", "DeadRecord"]
+__all__ = [
+    "FIRST",
+    "HEADERS",
+    "PASSED",
+    "RECENT",
+    "SUFFIX",
+    "DeadLetters",
+    "DeadPlace",
+    "DeadRecord",
+]

@@ -80,7 +80,7 @@ class TopicCommandTests(TopicCommandCase):
         self.assertEqual([each["partition"] for each in found["partitions"]], [0, 1, 2])
         self.assertIn("too large", self.kupool("log", "produce", "t", "x" * 3000, status=1))
         topics = self.json("topic", "list")["topics"]
-        self.assertIn({"topic": "t", "partitions": 3}, topics)
+        self.assertIn({"topic": "t", "partitions": 3, "dead_letters": 0}, topics)
         self.kupool("topic", "delete", "t", "--yes")
         self.assertIn("not found", self.kupool("topic", "describe", "t", status=1))
 

@@ -34,14 +34,23 @@ async def list_topics(world: TopicWorld, caller: Caller, params: TopicListParams
     """Return the topics that the caller may read or manage, from a name on."""
     engine = world.topics.engine
     names = world.topics.names()
-    shown: list[dict[str, object]] = []
+    shown: dict[str, int] = {}
+    following = None
     for name in names[bisect_left(names, params.start) :]:
         if not (caller.may(SUBSCRIBE, name) or caller.may(MANAGE, name)):
             continue
         if len(shown) == PAGE:
-            return {"topics": shown, "next": name}
-        shown.append({"topic": name, "partitions": engine.topic(name).partitions})
-    return {"topics": shown, "next": None}
+            following = name
+            break
+        shown[name] = engine.topic(name).partitions
+    dead = await world.dead.waiting(shown)
+    return {
+        "topics": [
+            {"topic": name, "partitions": partitions, "dead_letters": dead.get(name, 0)}
+            for name, partitions in shown.items()
+        ],
+        "next": following,
+    }
 
 
 async def create_topic(world: TopicWorld, caller: Caller, params: TopicCreateParams) -> object:
@@ -78,6 +87,7 @@ async def describe_topic(world: TopicWorld, caller: Caller, params: TopicParams)
     """Return the settings of a topic, and what its partitions hold."""
     require_any(caller, params.topic, SUBSCRIBE, MANAGE)
     found = await world.topics.describe(params.topic)
+    dead = await world.dead.waiting([found.name])
     return {
         "topic": found.name,
         "settings": shown_settings(found.settings),
@@ -85,6 +95,7 @@ async def describe_topic(world: TopicWorld, caller: Caller, params: TopicParams)
             {"partition": number, "low": extent.low, "high": extent.high, "size": extent.size}
             for number, extent in enumerate(found.partitions)
         ],
+        "dead_letters": dead.get(found.name, 0),
     }
 
 

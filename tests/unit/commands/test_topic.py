@@ -11,14 +11,15 @@ from tests.fakes.topics_api import FakeApi
 
 class TopicTests(CommandCase):
     def test_list(self) -> None:
-        """Q-83: all pages, as a table and as JSON."""
+        """Q-83: all pages, as a table and as JSON; an older daemon knows no dead letters."""
         pages = [
-            {"topics": [{"topic": "a", "partitions": 1}], "next": "b"},
+            {"topics": [{"topic": "a", "partitions": 1, "dead_letters": 7}], "next": "b"},
             {"topics": [{"topic": "b", "partitions": 12}], "next": None},
         ]
         api = FakeApi(topic_list=list(pages))
         self.assertEqual(
-            self.rows(self.run_command(api, "topic", "list")), [["a", "1"], ["b", "12"]]
+            self.rows(self.run_command(api, "topic", "list")),
+            [["a", "1", "7"], ["b", "12", "-"]],
         )
         self.assertEqual([params for _, params in api.asked], [{}, {"start": "b"}])
         api = FakeApi(topic_list=list(pages))

@@ -9,9 +9,12 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kupool.daemon.events import LONGEST, EventWatch, TopicEvents
+from kupool.daemon.events import LONGEST, DeadLetterEvents, EventWatch, TopicEvents
 from kupool.pool import IEvents, SavedJob
 from kupool.pool.session import Session
+from kupool.topics.dead_letters import DeadRecord
+from kupool.topics.partition import Partition
+from kupool.topics.records import Record
 
 
 class Told:
@@ -50,6 +53,34 @@ class TopicEventsTests(SynchronousTestCase):
                 ("session.closed", {**same, "reason": "x" * LONGEST}, "alice.rig"),
             ],
         )
+
+
+class DeadLetterEventsTests(SynchronousTestCase):
+    """Q-51: an operator hears of each record that a group gave up."""
+
+    def letter(self, topic: str) -> DeadRecord:
+        record = Record(4, 5, None, b"v", {})
+        return DeadRecord(0, 4, Partition(topic, 1), 7, "g", "w" * 1000, 3, record)
+
+    def test_where_it_was_and_why(self) -> None:
+        told = Told()
+        DeadLetterEvents(told).told(self.letter("shop"))  # type: ignore[arg-type]
+        event = {
+            "topic": "shop",
+            "partition": 1,
+            "offset": 7,
+            "group": "g",
+            "reason": "w" * LONGEST,
+            "attempts": 3,
+            "letter": "0/4",
+        }
+        self.assertEqual(told.events, [("dead_letter", event, "g")])
+
+    def test_not_those_of_the_events(self) -> None:
+        """A group that gives up each event would get another one for each."""
+        told = Told()
+        DeadLetterEvents(told).told(self.letter("events"))  # type: ignore[arg-type]
+        self.assertEqual(told.events, [])
 
 
 class Status:

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.topics.dead_letters import DeadLetters, DeadRecord
+from kupool.topics.dead_letters import DeadLetters, DeadPlace, DeadRecord
 from kupool.topics.errors import InvalidTopic, TopicsUnavailable, UnknownTopic
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.partition import Partition
@@ -29,7 +29,8 @@ class DeadLettersTests(SynchronousTestCase):
         self.topics = topics_in_memory(self.clock)
         self.engine: Any = self.topics.engine
         self.settle(self.topics.create("t", TopicSettings(partitions=2, max_record=100)))
-        self.dead = DeadLetters(self.topics)
+        self.told: list[DeadRecord] = []
+        self.dead = DeadLetters(self.topics, self.told.append)
 
     def settle(self, done: Deferred[Any]) -> Any:
         return self.successResultOf(done)
@@ -149,6 +150,73 @@ class DeadLettersTests(SynchronousTestCase):
         self.patch(self.engine, "commit", commit)
         self.assertEqual(self.settle(self.dead.redrive("t")), 1)
         self.assertEqual(len(self.records(P0)), 1)
+
+    def test_given_away_again_it_is_written_once(self) -> None:
+        """As whoever gave it away has lost the answer; also when others came between."""
+        for offset in (3, 3, 9, 3, 9):
+            self.bury(offset)
+        self.assertEqual([each.source_offset for each in self.letters()], [3, 9])
+        self.assertEqual([each.source_offset for each in self.told], [3, 9])
+        self.assertEqual(self.told, self.letters())
+
+    def test_given_away_again_by_another_process(self) -> None:
+        self.bury(3)
+        self.dead = DeadLetters(self.topics, self.told.append)
+        self.bury(3)
+        self.assertEqual([each.source_offset for each in self.letters()], [3])
+
+    def test_in_any_order(self) -> None:
+        """Records are processed at the same time: an earlier one may come after many others."""
+        for offset in (10, 11, 12, 13, 14, 15, 2, 1, 2, 10, 1):
+            self.bury(offset)
+        found = [each.source_offset for each in self.letters()]
+        self.assertEqual(found, [10, 11, 12, 13, 14, 15, 2, 1])
+        self.assertEqual([each.source_offset for each in self.told], found)
+
+    def test_each_group_gives_it_away_by_itself(self) -> None:
+        delivery = DeliveredRecord(P0, Record(3, 5, None, b"v", {}))
+        other = DeliveredRecord(P1, Record(3, 5, None, b"v", {}))
+        for group, each in (("g", delivery), ("h", delivery), ("g", other), ("h", delivery)):
+            self.settle(self.dead.bury(group, each, "why"))
+        self.assertEqual(
+            [(each.group, each.source) for each in self.letters()],
+            [("g", P0), ("h", P0), ("g", P1)],
+        )
+
+    def test_given_away_again_after_it_was_sent_back_or_dropped(self) -> None:
+        """A group that was reset has read the record again: it is a new letter, which is not lost,
+        and is written once, too.
+        """
+        self.bury(3)
+        self.settle(self.dead.redrive("t"))
+        for _ in range(2):
+            self.bury(3)
+            self.assertEqual([each.offset for each in self.letters()], [1])
+        self.settle(self.dead.purge_one("t", DeadPlace(0, 1)))
+        for _ in range(2):
+            self.bury(3)
+            self.assertEqual([each.offset for each in self.letters()], [2])
+        self.assertEqual(len(self.told), 3)
+
+    def test_two_at_once_after_it_was_dropped(self) -> None:
+        self.bury(3)
+        self.settle(self.dead.purge("t"))
+        delivery = DeliveredRecord(P0, Record(3, 5, None, b"v", {}))
+        self.settle(gatherResults([self.dead.bury("g", delivery, "why") for _ in range(2)]))
+        self.assertEqual(len(self.letters()), 1)
+
+    def test_how_many_wait(self) -> None:
+        for offset in range(4):
+            self.bury(offset)
+        self.bury(0, P1)
+        waiting = lambda: self.settle(self.dead.waiting(["t", "none", "t.dlq"]))  # noqa: E731
+        self.assertEqual(waiting(), {"t": 5})
+        self.settle(self.dead.redrive("t", 1))
+        self.assertEqual(waiting(), {"t": 4})
+        self.settle(self.dead.purge_one("t", DeadPlace(0, 2)))
+        self.assertEqual((waiting(), len(self.letters())), ({"t": 3}, 3))
+        self.settle(self.dead.purge("t"))
+        self.assertEqual(waiting(), {})
 
     def test_purge(self) -> None:
         for offset in range(3):

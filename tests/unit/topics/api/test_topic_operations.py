@@ -5,6 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from kupool.topics.api.topic_operations import KEYS_MOVE, PAGE
+from kupool.topics.lanes import DeliveredRecord
+from kupool.topics.partition import Partition
+from kupool.topics.records import Record
 from kupool.topics.settings import TopicSettings
 from tests.fakes.topic_api import TopicApiCase
 
@@ -30,7 +33,7 @@ class TopicOperationsTests(TopicApiCase):
             {"partition": 0, "low": 0, "high": 0},
             {"partition": 1, "low": 0, "high": 1},
         ]
-        self.assertEqual(found, {**made, "partitions": partitions})
+        self.assertEqual(found, {**made, "partitions": partitions, "dead_letters": 0})
         self.assertIs(self.ask("topic.delete", topic="shop"), True)
         for name in ("topic.describe", "topic.delete"):
             code, text = self.ask(name, topic="shop")
@@ -85,7 +88,8 @@ class TopicOperationsTests(TopicApiCase):
             self.ask("topic.create", topic=name)
         first = self.ask("topic.list")
         self.assertEqual([each["topic"] for each in first["topics"]], names[:PAGE])
-        self.assertEqual(first["topics"][0], {"topic": "bank", "partitions": 1})
+        bank = {"topic": "bank", "partitions": 1, "dead_letters": 0}
+        self.assertEqual(first["topics"][0], bank)
         self.assertEqual(first["next"], names[PAGE])
         rest = self.ask("topic.list", start=first["next"])
         self.assertEqual([each["topic"] for each in rest["topics"]], names[PAGE:])
@@ -94,3 +98,19 @@ class TopicOperationsTests(TopicApiCase):
             found = self.ask("topic.list", user, "worker")
             self.assertEqual([each["topic"] for each in found["topics"]], seen[:PAGE])
         self.assertEqual(self.ask("topic.list", "joe", "worker"), {"topics": [], "next": None})
+
+    def test_how_many_dead_letters_wait(self) -> None:
+        """Q-51: in the list and in the description, until they were sent back or dropped."""
+        self.ask("topic.create", topic="shop")
+        self.ask("topic.create", topic="bank")
+        for offset in range(3):
+            self.ask("log.produce", topic="shop", value=str(offset))
+            record = Record(offset, 5, None, b"v", {})
+            delivery = DeliveredRecord(Partition("shop", 0), record)
+            self.successResultOf(self.world.dead.bury("g", delivery, "why"))
+        for waiting in (3, 2):
+            found = self.ask("topic.list")["topics"]
+            counts = {each["topic"]: each["dead_letters"] for each in found}
+            self.assertEqual(counts, {"bank": 0, "shop": waiting, "shop.dlq": 0})
+            self.assertEqual(self.ask("topic.describe", topic="shop")["dead_letters"], waiting)
+            self.ask("log.purge", topic="shop", partition=0, offset=1)
