@@ -14,7 +14,11 @@ from twisted.internet.task import deferLater
 
 from kupool.commands.api import ApiClient
 from kupool.commands.api_flags import add_api_parser
-from kupool.commands.partition_reader import PartitionReader, partitions_of
+from kupool.commands.partition_reader import (
+    PartitionReader,
+    add_skip_unreadable,
+    partitions_of,
+)
 from kupool.commands.places import PLACES, milliseconds, place
 from kupool.commands.progress import ShownProgress, shown_progress
 from kupool.commands.record_lines import RecordLines, add_record_flags
@@ -70,6 +74,7 @@ def _add_from(parser: Any) -> None:
 
 def _add_partition(parser: Any) -> None:
     parser.add_argument("--partition", type=int, metavar="N", help="only this one [all]")
+    add_skip_unreadable(parser)
 
 
 def _speed(text: str) -> float:
@@ -116,7 +121,11 @@ async def _stored(
     arguments: argparse.Namespace, api: ApiClient, start: Mapping[str, object]
 ) -> list[_Stored]:
     numbers = await partitions_of(api, arguments.topic, arguments.partition)
-    return [_Stored(PartitionReader(api, arguments.topic, number, start)) for number in numbers]
+    skip = arguments.skip_unreadable
+    return [
+        _Stored(PartitionReader(api, arguments.topic, number, start, skip_unreadable=skip))
+        for number in numbers
+    ]
 
 
 @contextmanager

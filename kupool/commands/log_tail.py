@@ -14,7 +14,12 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from kupool.commands.api import ApiClient, ApiRefused
 from kupool.commands.api_flags import add_api_parser
 from kupool.commands.console import complain
-from kupool.commands.partition_reader import PartitionReader, partitions_of
+from kupool.commands.partition_reader import (
+    PartitionReader,
+    add_skip_unreadable,
+    is_unreadable,
+    partitions_of,
+)
 from kupool.commands.record_lines import RecordLines, add_record_flags
 from kupool.commands.retrying import Retrying
 
@@ -42,6 +47,7 @@ def add_tail(actions: Any) -> None:
     )
     parser.add_argument("-f", dest="follow", action="store_true", help="go on with new ones")
     parser.add_argument("--partition", type=int, metavar="N", help="only this one [all]")
+    add_skip_unreadable(parser)
     add_record_flags(parser)
 
 
@@ -59,7 +65,13 @@ async def _tail(arguments: argparse.Namespace, api: ApiClient) -> int:
             raise ApiRefused(404, f"topic {arguments.topic} has no partition {number}")
         high = latest["offsets"][number]
         low = oldest["offsets"][number]
-        reader = PartitionReader(api, arguments.topic, number, {"offset": max(low, high - back)})
+        reader = PartitionReader(
+            api,
+            arguments.topic,
+            number,
+            {"offset": max(low, high - back)},
+            skip_unreadable=arguments.skip_unreadable,
+        )
         if back:
             last += await _last_of(reader, high, arguments.last)
         readers.append(reader)
@@ -68,6 +80,7 @@ async def _tail(arguments: argparse.Namespace, api: ApiClient) -> int:
         lines.print(partition, record)
     if arguments.follow:
         await _Following(api.reactor, lines, readers).run()
+        return 1  # no partition can be read on
     return 0
 
 
@@ -89,8 +102,8 @@ async def _last_of(
 class _Following:
     """Prints what is written to some partitions, from where their readers are.
 
-    It never ends by itself: it reads on when the daemon was away, and beyond records that were
-    dropped before they were read.
+    It reads on when the daemon was away, and beyond records that were dropped before they were
+    read. It ends when each partition has come to a batch that cannot be read.
     """
 
     def __init__(
@@ -104,7 +117,9 @@ class _Following:
         self._retrying = Retrying(reactor)
 
     async def run(self) -> None:
-        """Print until it is cancelled; raises the error that does not pass."""
+        """Print until it is cancelled, or nothing can be read on; raises the error that does not
+        pass.
+        """
         polls = [Deferred.fromCoroutine(self._poll()) for _ in range(self._polls)]
         try:
             await gatherResults(polls, consumeErrors=True)
@@ -115,9 +130,15 @@ class _Following:
                 poll.cancel()
 
     async def _poll(self) -> None:
-        while True:
+        while self._idle:
             reader = self._idle.popleft()
-            records = await self._retrying.call(partial(self._fetch, reader))
+            try:
+                records = await self._retrying.call(partial(self._fetch, reader))
+            except ApiRefused as error:
+                if not is_unreadable(error):
+                    raise
+                complain(f"{error}; the partition is not read on (see --skip-unreadable)")
+                continue
             for record in records:
                 self._lines.print(reader.partition, record)
             self._idle.append(reader)

@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kupool.commands.api import TIMEOUT, ApiClient
+from kupool.commands.api import TIMEOUT, ApiClient, ApiRefused
+from kupool.commands.console import complain
 
 #: The bytes of records in one answer.
 MAX_BYTES = 1024 * 1024
 
 
+#: What the answer says about a batch that cannot be read.
+_UNREADABLE = re.compile(r"\(offset=(\d{1,19}) next=(\d{1,19})\)")
+
+
+def add_skip_unreadable(parser: Any) -> None:
+    """Add the flag for :class:`PartitionReader`."""
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out batches that cannot be read, and say which; without it a partition is not "
+        "read on behind one",
+    )
+
+
+def is_unreadable(error: ApiRefused) -> bool:
+    """Return whether a refusal is about a batch that cannot be read."""
+    return _UNREADABLE.search(error.text) is not None
+
+
 class PartitionReader:
     """Reads one partition from a place on.
 
-    ``start`` has ``offset``, ``at`` or ``group``, as the operation ``log.fetch`` takes them.
+    ``start`` has ``offset``, ``at`` or ``group``, as the operation ``log.fetch`` takes them. With
+    ``skip_unreadable`` it leaves out batches that cannot be read, and complains about each.
     """
 
     def __init__(
-        self, api: ApiClient, topic: str, partition: int, start: Mapping[str, object]
+        self,
+        api: ApiClient,
+        topic: str,
+        partition: int,
+        start: Mapping[str, object],
+        *,
+        skip_unreadable: bool = False,
     ) -> None:
         self._api = api
         self._topic = topic
@@ -29,6 +57,7 @@ class PartitionReader:
         #: The offset of the first record that was read.
         self.first = 0
         self._began = False
+        self._skip_unreadable = skip_unreadable
 
     def jump(self, offset: int) -> None:
         """Go on at an offset."""
@@ -39,6 +68,17 @@ class PartitionReader:
 
         Raises :class:`ApiRefused` and :class:`ApiAway`; then it may be called again.
         """
+        while True:
+            try:
+                return await self._fetch(wait_ms)
+            except ApiRefused as error:
+                found = _UNREADABLE.search(error.text)
+                if not self._skip_unreadable or found is None:
+                    raise
+                complain(f"{error}; left out")
+                self.jump(int(found[2]))
+
+    async def _fetch(self, wait_ms: int) -> Sequence[Mapping[str, Any]]:
         params: dict[str, object] = {
             "topic": self._topic,
             "partition": self.partition,
@@ -65,4 +105,4 @@ async def partitions_of(api: ApiClient, topic: str, only: int | None) -> list[in
     return [each["partition"] for each in found["partitions"]]
 
 
-__all__ = ["PartitionReader", "partitions_of"]
+__all__ = ["PartitionReader", "add_skip_unreadable", "is_unreadable", "partitions_of"]

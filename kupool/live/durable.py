@@ -28,7 +28,7 @@ from kupool.live.publications import (
     published,
 )
 from kupool.timing.doubling import Doubling
-from kupool.topics.errors import OffsetOutOfRange
+from kupool.topics.errors import OffsetOutOfRange, UnreadableBatch
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord, Record
 from kupool.topics.service import Fetched, Topics
@@ -39,6 +39,9 @@ HEADER = "live"
 #: Most bytes that one read returns, and seconds that it waits for new records.
 READ_SIZE = 64 * 1024
 READ_WAIT = 30.0
+
+#: How many times as many offsets are read, if those before had too few publications.
+WIDER = 8
 
 #: The waits before a partition that cannot be read is read again.
 _RETRIES = Doubling(0.1, 10.0)
@@ -221,8 +224,8 @@ class DurableHistory:
                 fetched = await self._waiting_for(self._fetch(offset, READ_WAIT))
             except CancelledError:
                 return
-            except OffsetOutOfRange as error:
-                offset = error.low
+            except (OffsetOutOfRange, UnreadableBatch) as error:
+                offset = self._behind(error)
                 self._have_heard(offset)
                 skipped(offset)
                 continue
@@ -247,6 +250,17 @@ class DurableHistory:
             offset = max(offset, fetched.next_offset)
             if isinstance(sent, Deferred):
                 await sent
+
+    def _behind(self, error: OffsetOutOfRange | UnreadableBatch) -> int:
+        """Return the offset of the next record that can be read.
+
+        A batch that cannot be read is lost like one that was dropped: subscribers are told that
+        they miss something, and get what follows.
+        """
+        if isinstance(error, OffsetOutOfRange):
+            return error.low
+        self._log.error("Publications of a channel are lost: {reason}", reason=str(error))
+        return error.next_offset
 
     def _have_heard(self, offset: int) -> None:
         """Let those go on who have published what is heard up to an offset."""
@@ -306,6 +320,8 @@ class DurableHistory:
                 return offset, await self._fetch(offset, 0.0)
             except OffsetOutOfRange as error:
                 offset = error.low
+            except UnreadableBatch as error:
+                offset = error.next_offset  # the one who follows the channel logs it
             except Exception as error:
                 raise HistoryUnavailable(str(error)) from error
 
@@ -329,22 +345,41 @@ class DurableHistory:
     def newest(self, limit: int, before: int | None = None) -> Deferred[HistoryPart]:
         """Return the newest publications, before an offset if one is given.
 
-        Where offsets have gaps, it reads the partition from its beginning.
+        Offsets may have gaps: it begins nearer to the beginning until it has found enough.
         """
         return Deferred.fromCoroutine(self._newest(limit, before))
 
     async def _newest(self, limit: int, before: int | None) -> HistoryPart:
         position = await self._end()
         end = position.offset if before is None else min(position.offset, before - 1)
+        if limit <= 0:
+            return HistoryPart([], position)
+        low = await self._low()
+        span = limit * self._topics.engine.capabilities.stride
+        while True:
+            start = max(low, end - span)
+            found = await self._between(start, end, limit)
+            if len(found) >= limit or start <= low:
+                return HistoryPart(found, position)
+            span *= WIDER
+
+    async def _between(self, start: int, end: int, limit: int) -> list[PublishedRecord]:
+        """Return the last publications after an offset, up to another one."""
         found: list[PublishedRecord] = []
-        offset = max(0, end - limit) if self._dense else 0
-        while offset < end and limit > 0:
+        offset = start
+        while offset < end:
             part = await self._after(offset, READ_SIZE)
             found = [*found, *(each for each in part.publications if each.offset <= end)][-limit:]
             if not part.more:
                 break
             offset = part.publications[-1].offset
-        return HistoryPart(found, position)
+        return found
+
+    async def _low(self) -> int:
+        try:
+            return await self._topics.earliest(self._partition)
+        except Exception as error:
+            raise HistoryUnavailable(str(error)) from error
 
     def forget(self) -> Deferred[None]:
         """Drop the records of the partition; later ones continue with the next offset."""

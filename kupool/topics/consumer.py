@@ -7,6 +7,10 @@ all. A record whose handler fails is tried again after a delay. After the last a
 committed while it runs, and before a partition is given back. A record may be processed twice,
 after a crash or if the session timed out; none is left out.
 
+A batch that cannot be read ends the reading of its partition: the log and ``unreadable`` are told
+once, the records before it are processed, and other partitions go on. It is never left out, unless
+:meth:`GroupConsumer.skip` says so.
+
 Where topics are is hidden behind :class:`IGroupClient`: in this process, or at a server.
 """
 
@@ -27,7 +31,12 @@ from kupool.callbacks import called
 from kupool.timing.doubling import Doubling
 from kupool.timing.progress import ContiguousProgress
 from kupool.timing.waiting import UnderWay, Waiters
-from kupool.topics.errors import IllegalGeneration, OffsetOutOfRange, UnknownMember
+from kupool.topics.errors import (
+    IllegalGeneration,
+    OffsetOutOfRange,
+    UnknownMember,
+    UnreadableBatch,
+)
 from kupool.topics.lanes import DeliveredRecord, KeyLanes
 from kupool.topics.membership import GroupSubscription, MemberBeat, MemberPlace
 from kupool.topics.partition import Partition
@@ -94,7 +103,10 @@ class _PartitionReading:
         self.progress = progress
         self.committed = progress.position
         self.stopped = False
-        self.fetch: Deferred[Fetched] | None = None
+        #: What its loop waits for; it may be cancelled.
+        self.waits_for: Deferred[Any] | None = None
+        #: The batch before which it stands, as it cannot be read.
+        self.before: UnreadableBatch | None = None
 
 
 #: Gets a record that failed in every attempt, and why; the record counts as processed after it.
@@ -105,7 +117,8 @@ class GroupConsumer:
     """A member of a group; ``handler`` gets each :class:`~kupool.topics.lanes.DeliveredRecord`.
 
     ``member`` is the name of the group and the id of the member, which is unique in the group.
-    ``give_away`` gets what failed in every attempt.
+    ``give_away`` gets what failed in every attempt. ``unreadable`` is called with the error of a
+    batch that cannot be read, which has its partition and offset.
     """
 
     _log = Logger()
@@ -120,6 +133,7 @@ class GroupConsumer:
         handler: Callable[[DeliveredRecord], object],
         give_away: GiveAway,
         settings: MemberSettings,
+        unreadable: Callable[[UnreadableBatch], object] | None = None,
     ) -> None:
         self._client = client
         self._clock = clock
@@ -127,6 +141,7 @@ class GroupConsumer:
         self._subscription = GroupSubscription(topics, settings.session_timeout)
         self._handler = handler
         self._give_away = give_away
+        self._unreadable = unreadable
         self._settings = settings
         self._generation = 0
         self._readings: dict[Partition, _PartitionReading] = {}
@@ -168,6 +183,31 @@ class GroupConsumer:
         """Read on."""
         self._paused = False
         self._room.tell(None)
+
+    @property
+    def unreadable(self) -> dict[Partition, UnreadableBatch]:
+        """The partitions that it does not read on, and the batch before which each stands."""
+        return {p: r.before for p, r in self._readings.items() if r.before is not None}
+
+    def skip(self, partition: Partition) -> bool:
+        """Leave out the batch before which a partition stands, and read on; returns whether it
+        stands before one.
+
+        The offset behind it is committed like any other, once all before it is processed.
+        """
+        reading = self._readings.get(partition)
+        if reading is None or reading.before is None or reading.waits_for is None:
+            return False
+        skipped, reading.before = reading.before, None
+        self._log.warn(
+            "Group {group} leaves out the batch at offset {offset} of {partition}",
+            group=self._group,
+            offset=skipped.offset,
+            partition=str(partition),
+        )
+        reading.progress.skip_to(skipped.next_offset)
+        reading.waits_for.callback(None)
+        return True
 
     def stop(self) -> Deferred[None]:
         """Stop: wait for the handlers, commit, and leave the group."""
@@ -242,8 +282,9 @@ class GroupConsumer:
             return
         reading.stopped = True
         self._lanes.drop(partition)
-        if reading.fetch is not None:
-            reading.fetch.cancel()
+        reading.before = None
+        if reading.waits_for is not None:
+            reading.waits_for.cancel()
         self._room.tell(None)
 
     def _beat_later(self, delay: float | None = None) -> None:
@@ -307,12 +348,17 @@ class GroupConsumer:
                 await self._room.wait()
                 continue
             try:
-                reading.fetch = self._client.fetch(
+                fetching = reading.waits_for = self._client.fetch(
                     partition, offset, max_bytes=self._settings.max_bytes, wait=self._settings.wait
                 )
-                fetched = await reading.fetch
+                fetched: Fetched = await fetching
             except CancelledError:
                 return
+            except UnreadableBatch as error:
+                if not reading.stopped:
+                    await self._skipped(reading, error)
+                offset = error.next_offset
+                continue
             except OffsetOutOfRange as error:
                 self._log.warn(
                     "The consumer goes on at the oldest record: {reason}", reason=str(error)
@@ -339,10 +385,29 @@ class GroupConsumer:
             offset = fetched.next_offset
             self._process()
 
+    async def _skipped(self, reading: _PartitionReading, error: UnreadableBatch) -> None:
+        """Tell of a batch that cannot be read; returns when it is left out, or nobody reads on."""
+        skipped: Deferred[None] = Deferred()
+        reading.waits_for, reading.before = skipped, error
+        self._log.error(
+            "Group {group} does not read on in {partition}, as a batch cannot be read: {reason}",
+            group=self._group,
+            partition=str(error.partition),
+            reason=str(error),
+        )
+        if self._unreadable is not None:
+            called(self._unreadable, error).addErrback(
+                lambda failure: self._log.failure("The callback of an unreadable batch", failure)
+            )
+        try:
+            await skipped
+        except CancelledError:
+            pass  # the partition was given back
+
     async def _sleep(self, reading: _PartitionReading, seconds: float) -> None:
         done: Deferred[Any] = Deferred()
         timer = self._clock.callLater(seconds, done.callback, None)
-        reading.fetch = done
+        reading.waits_for = done
         try:
             await done
         except CancelledError:

@@ -106,7 +106,21 @@ class PartitionFull(TopicError):
 
 
 class CorruptBatch(TopicError):
-    """A batch cannot be read; the text says why."""
+    """The bytes of a batch are not what was written; the text says why."""
+
+
+class UnreadableBatch(CorruptBatch):
+    """The batch at an offset of a partition cannot be read; the next one is at ``next_offset``."""
+
+    def __init__(self, partition: Partition, offset: int, next_offset: int, why: str) -> None:
+        super().__init__(
+            f"partition {partition.number} of topic {partition.topic}, batch at offset {offset}: "
+            f"{why}; read on from {next_offset}"
+        )
+        self.partition = partition
+        self.offset = offset
+        self.next_offset = next_offset
+        self.why = why
 
 
 class TransactionsUnsupported(TopicError):
@@ -251,5 +265,6 @@ __all__ = [
     "UnknownRecord",
     "UnknownTopic",
     "UnknownTransaction",
+    "UnreadableBatch",
     "WrongNode",
 ]

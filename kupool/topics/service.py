@@ -25,9 +25,11 @@ from kupool.topics.errors import (
     InvalidTopic,
     TooManyTopics,
     TopicError,
+    UnknownCodec,
     UnknownPartition,
     UnknownRecord,
     UnknownTopic,
+    UnreadableBatch,
 )
 from kupool.topics.interfaces import (
     Append,
@@ -330,7 +332,7 @@ class Topics:
         The first batch is returned whatever its size. At the end of the partition it waits up to
         ``wait`` seconds for new records, and returns none if none come. Fails with
         :class:`UnknownTopic`, :class:`UnknownPartition`, :class:`OffsetOutOfRange`, and
-        :class:`CorruptBatch`, which says where reading can go on.
+        :class:`UnreadableBatch`, which says where reading can go on.
         """
         return Deferred.fromCoroutine(self._fetch(partition, offset, max_bytes, wait))
 
@@ -385,13 +387,11 @@ class Topics:
         for batch in batches:
             try:
                 _, found = decode(batch.body, batch.base)
-            except CorruptBatch as error:
+            except (CorruptBatch, UnknownCodec) as error:
                 if records:
                     break  # it is named when it is the first
-                raise CorruptBatch(
-                    f"partition {partition.number} of topic {partition.topic}, batch at offset "
-                    f"{batch.base}: {error}; read on from {batch.base + batch.records}"
-                ) from None
+                following = batch.base + batch.records
+                raise UnreadableBatch(partition, batch.base, following, str(error)) from None
             records += found if batch.base >= offset else found[offset - batch.base :]
             next_offset = batch.base + batch.records
         return Fetched(records, next_offset)

@@ -127,4 +127,8 @@ class TopicsFolderTests(SynchronousTestCase):
         self.assertIn("read on from 3", answer["error"])
         rest = self.post(again, "/api/log/fetch", **where, offset=3)
         self.assertEqual(len(rest["records"]), 2)
+        # A group is moved past it, without reading it.
+        self.post(again, "/api/group/reset", group="g", topic="orders", partition=0, offset=3)
+        mine = self.post(again, "/api/log/fetch", **where, group="g")
+        self.assertEqual([each["value"] for each in mine["records"]], ["value-3", "value-4"])
         self.assertEqual(again.stop(), 0)

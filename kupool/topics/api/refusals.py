@@ -56,6 +56,8 @@ def refusal_of(error: errors.TopicError) -> ErrorText | None:
         return STALE_GENERATION.about(f"current={error.current}")
     if isinstance(error, errors.WrongNode):
         return WRONG_NODE.about(error.address)
+    if isinstance(error, errors.UnreadableBatch):
+        return damaged(f"{error} (offset={error.offset} next={error.next_offset})")
     if isinstance(error, errors.CorruptBatch):
         return damaged(str(error))
     if isinstance(error, errors.TopicExists):

@@ -32,9 +32,16 @@ from kupool.topics.errors import (
     UnknownGroup,
     UnknownMember,
     UnknownTopic,
+    UnreadableBatch,
 )
+from kupool.topics.partition import Partition
 
 _RANGE = re.compile(r"low=(\d{1,19}) high=(\d{1,19})")
+_UNREADABLE = re.compile(
+    r"batch at offset \d+: (?P<why>.*); read on from \d+ "
+    r"\(offset=(?P<offset>\d{1,19}) next=(?P<next>\d{1,19})\)",
+    re.DOTALL,
+)
 _NUMBER = re.compile(r"\d{1,19}")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):(?P<port>\d{1,5})")
 
@@ -175,6 +182,14 @@ def _out_of_range(text: str, method: str, params: Any) -> TopicError | None:
     return OffsetOutOfRange(params.topic, params.partition, offset, low=low, high=high)
 
 
+def _unreadable(text: str, method: str, params: Any) -> TopicError | None:
+    found = _UNREADABLE.search(text)
+    if found is None or method != "log.fetch" or int(found["next"]) <= int(found["offset"]):
+        return None
+    partition = Partition(params.topic, params.partition)
+    return UnreadableBatch(partition, int(found["offset"]), int(found["next"]), found["why"])
+
+
 def _wrong_node(text: str, method: str, params: Any) -> TopicError | None:
     found = _ADDRESS.fullmatch(text.removeprefix(f"{WRONG_NODE.text}: "))
     if found is None or not 0 < int(found["port"]) < 65536:
@@ -188,6 +203,7 @@ def _last_number(text: str) -> int:
 
 
 _KNOWN = {
+    INTERNAL_ERROR.code: _unreadable,
     UNAVAILABLE.code: _unavailable,
     NOT_FOUND.code: _not_found,
     ALREADY_EXISTS.code: _exists,

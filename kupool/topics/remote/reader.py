@@ -11,6 +11,10 @@
 
 It saves nothing: :attr:`TopicReader.positions` says where to go on. Each partition is read ahead,
 as far as the settings permit, and no further until the records were taken.
+
+At a batch that cannot be read the iteration fails once with :class:`UnreadableBatch`, which has
+the partition and the offset. Iterate on for the other partitions, and for that one after
+:meth:`TopicReader.skip`.
 """
 
 from __future__ import annotations
@@ -27,7 +31,12 @@ from twisted.python.failure import Failure
 from kupool.callbacks import called
 from kupool.timing.doubling import Doubling
 from kupool.timing.waiting import Waiters
-from kupool.topics.errors import OffsetOutOfRange, TopicsUnavailable, UnknownPartition
+from kupool.topics.errors import (
+    OffsetOutOfRange,
+    TopicsUnavailable,
+    UnknownPartition,
+    UnreadableBatch,
+)
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.partition import Partition
 from kupool.topics.remote.failures import AnswerLost, NotSent, TopicsClosed
@@ -74,7 +83,10 @@ class TopicReader:
         self._settings = settings or ReaderSettings()
         #: The offset to read next in each partition, behind what was taken.
         self.positions: dict[int, int] = {}
-        self._records: deque[DeliveredRecord] = deque()
+        #: What was read and not taken: records, and batches that cannot be read.
+        self._records: deque[DeliveredRecord | UnreadableBatch] = deque()
+        #: The batches before which partitions stand, and what lets each go on.
+        self._standing: dict[Partition, tuple[UnreadableBatch, Deferred[None]]] = {}
         #: Told when there is a record, or the end.
         self._news: Waiters[None] = Waiters()
         #: Told when there is room for more.
@@ -99,9 +111,11 @@ class TopicReader:
                 raise StopAsyncIteration
             await self._news.wait()
         delivery = self._records.popleft()
-        self.positions[delivery.partition.number] = delivery.record.offset + 1
         if len(self._records) < self._settings.read_ahead:
             self._room.tell(None)
+        if isinstance(delivery, UnreadableBatch):
+            raise delivery
+        self.positions[delivery.partition.number] = delivery.record.offset + 1
         return delivery
 
     def deliver(self, handler: Callable[[DeliveredRecord], object]) -> Deferred[None]:
@@ -124,6 +138,17 @@ class TopicReader:
         """Go on."""
         self._paused = False
         self._news.tell(None)
+
+    def skip(self, partition: Partition) -> bool:
+        """Leave out the batch that cannot be read, before which a partition stands; returns whether
+        it stands before one.
+        """
+        error, skipped = self._standing.pop(partition, (None, None))
+        if error is None or skipped is None:
+            return False
+        self.positions[partition.number] = error.next_offset
+        skipped.callback(None)
+        return True
 
     def stop(self) -> Deferred[None]:
         """End the iteration, and what is asked of the server."""
@@ -173,6 +198,14 @@ class TopicReader:
                     raise  # it would be asked for without an end
                 self._log.warn("The reader goes on at the oldest record: {why}", why=str(error))
                 offset = error.low
+                continue
+            except UnreadableBatch as error:
+                skipped: Deferred[None] = Deferred()
+                self._standing[partition] = (error, skipped)
+                self._records.append(error)
+                self._news.tell(None)
+                await skipped
+                offset = error.next_offset
                 continue
             except TopicsClosed:
                 raise

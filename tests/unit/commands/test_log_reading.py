@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from kupool.commands.api import ApiRefused
 from tests.fakes.command_case import CommandCase
 from tests.fakes.topics_api import FakeApi, fetched, partition, record
 
@@ -113,3 +114,16 @@ class ReplayTests(CommandCase):
         words = ("--speed", "max", "--to", "1970-01-01T00:00:02Z")
         self.run_command(self.api(), "log", "replay", "t", *words)
         self.assertEqual(self.values(), "a")
+
+
+class UnreadableFetchTests(CommandCase):
+    """Q-08, Q-83: ``fetch`` ends at a batch that cannot be read, or says that it leaves it out."""
+
+    def test_with_and_without_the_flag(self) -> None:
+        refused = ApiRefused(500, "internal error: it is no batch (offset=0 next=2)", 20)
+        words = ("log", "fetch", "t", "--partition", "0")
+        failure = self.failureResultOf(FakeApi(log_fetch=[refused]).run(*words), ApiRefused)
+        self.assertIn("offset=0", str(failure.value))
+        api = FakeApi(log_fetch=[refused, fetched([record(2, "c")], high=3)])
+        self.assertIn("0/2", self.run_command(api, *words, "--skip-unreadable"))
+        self.assertIn("left out", self.errors.getvalue())

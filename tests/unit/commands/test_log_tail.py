@@ -13,7 +13,7 @@ from tests.fakes.topics_api import FakeApi, fetched, partition, record
 ENGINE = {"engine": "sqlite", "dense": True}
 
 
-class TailTests(CommandCase):
+class TailCase(CommandCase):
     def api(self, fetch: Any, *, high: tuple[int, ...] = (3, 1)) -> FakeApi:
         return FakeApi(
             topic_describe={"partitions": [{"partition": n} for n in range(len(high))]},
@@ -27,6 +27,16 @@ class TailTests(CommandCase):
     def values(self) -> str:
         return "".join(line.rsplit("  ", 1)[1] for line in self.out.getvalue().splitlines())
 
+    def next_of(self, answers: list[Any]) -> Any:
+        if not answers:
+            return Deferred()
+        found = answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+class TailTests(TailCase):
     def test_the_last_ones(self) -> None:
         """Q-83: of all partitions together, in the order of their times."""
         parts = {
@@ -87,14 +97,6 @@ class TailTests(CommandCase):
         running.cancel()
         self.failureResultOf(running, CancelledError)
 
-    def next_of(self, answers: list[Any]) -> Any:
-        if not answers:
-            return Deferred()
-        found = answers.pop(0)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
     def test_follow_beyond_what_was_dropped(self) -> None:
         """Q-83, Q-04: it goes on at the oldest record, and says so."""
         answers: list[Any] = [
@@ -129,5 +131,47 @@ class TailTests(CommandCase):
         api.reactor.pump([0.5] * 2)
         self.assertEqual(sorted(set(asked)), list(range(40)))
         self.assertEqual({each["wait_ms"] for each in api.asked_of("log.fetch")}, {500})
+        running.cancel()
+        self.failureResultOf(running, CancelledError)
+
+
+#: What a daemon says of a batch that cannot be read.
+UNREADABLE = ApiRefused(
+    500,
+    "internal error: partition 0 of topic t, batch at offset 3: its checksum is wrong; "
+    "read on from 5 (offset=3 next=5)",
+    20,
+)
+
+
+class UnreadableTests(TailCase):
+    """Q-08, Q-83: a batch that cannot be read is named, and left out only with a flag."""
+
+    def test_others_go_on(self) -> None:
+        first: list[Any] = [UNREADABLE]
+        second: list[Any] = [fetched([record(1, "x")]), fetched([record(2, "y")])]
+        api = self.api(lambda params: self.next_of([first, second][params["partition"]]))
+        running = api.run("log", "tail", "t", "-f", "-n", "0")
+        self.assertEqual(self.values(), "xy")
+        self.assertEqual(self.errors.getvalue().count("batch at offset 3"), 1)
+        self.assertIn("--skip-unreadable", self.errors.getvalue())
+        self.assertNoResult(running)
+        running.cancel()
+        self.failureResultOf(running, CancelledError)
+
+    def test_nothing_is_left_to_read(self) -> None:
+        api = self.api(lambda params: self.next_of([UNREADABLE]))
+        running = api.run("log", "tail", "t", "-f", "-n", "0", "--partition", "0")
+        self.assertEqual(self.successResultOf(running), 1)
+
+    def test_left_out(self) -> None:
+        answers: list[Any] = [UNREADABLE, fetched([record(5, "x")])]
+        api = self.api(lambda params: self.next_of(answers))
+        words = ("-f", "-n", "0", "--partition", "0", "--skip-unreadable")
+        running = api.run("log", "tail", "t", *words)
+        self.assertEqual(self.values(), "x")
+        self.assertEqual([each["offset"] for each in api.asked_of("log.fetch")], [3, 5, 6])
+        self.assertIn("batch at offset 3", self.errors.getvalue())
+        self.assertIn("left out", self.errors.getvalue())
         running.cancel()
         self.failureResultOf(running, CancelledError)

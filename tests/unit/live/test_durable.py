@@ -6,11 +6,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.live.durable import READ_WAIT, DurableHistory, publication_of, record_of
 from kupool.live.failures import HistoryUnavailable
 from kupool.live.publications import StreamPosition
+from kupool.topics.interfaces import Append
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord, Record
 from kupool.topics.settings import TopicSettings
@@ -90,6 +92,38 @@ class FailureTests(Case):
         self.assertEqual(offsets(self.heard), [2])
 
 
+class UnreadableTests(Case):
+    """Q-08, W-19: a batch that cannot be read is lost like one that was dropped."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.follow()
+        self.store.append(new(1))
+        self.engine.append([Append(Partition("t", 0), 2, b"\x01garbage")])
+        self.store.append(new(4))
+
+    def test_those_who_follow_are_told_and_go_on(self) -> None:
+        """Whoever publishes behind it is answered."""
+        self.follow()
+        self.topics.tell(Partition("t", 0))
+        self.skipped.clear()
+        self.heard.clear()
+        with capturedLogs() as events:
+            self.engine.append([Append(Partition("t", 0), 2, b"\x01garbage")])
+            published = self.store.append(new(7))
+        self.assertEqual(self.successResultOf(published).offset, 7)
+        self.assertEqual((self.skipped, offsets(self.heard)), ([6], [7]))
+        (line,) = [formatEvent(each) for each in events if each["log_level"] is LogLevel.error]
+        self.assertIn("partition 0 of topic t, batch at offset 4", line)
+
+    def test_the_history_counts_it(self) -> None:
+        """Those who read from before it get what follows, and how many they miss."""
+        part = self.successResultOf(self.store.after(1, 10))
+        self.assertEqual((offsets(part.publications), part.missed, part.exact), ([4], 2, True))
+        part = self.successResultOf(self.store.newest(10))
+        self.assertEqual(offsets(part.publications), [1, 4])
+
+
 class PaceTests(Case):
     """W-44: what is fanned out slowly is read slowly."""
 
@@ -134,9 +168,25 @@ class GapTests(Case):
         self.assertEqual((offsets(part.publications), part.missed, part.exact), ([4, 5], 1, False))
 
     def test_newest(self) -> None:
+        """W-75: as many as are wanted, wherever the gaps are."""
         for limit, before, expected in ((2, None, [4, 5]), (2, 4, [2, 3]), (0, None, [])):
             part = self.successResultOf(self.store.newest(limit, before))
             self.assertEqual(offsets(part.publications), expected)
+
+    def test_newest_across_a_gap(self) -> None:
+        """W-75: it goes on before the gap, and reads no more than it has to."""
+        self.engine.capabilities = self.engine.capabilities._replace(dense=True)
+        for _ in range(300):
+            self.store.append(new("old"))
+        self.engine.drop_below(Partition("t", 0), 6)
+        self.engine.append([Append(Partition("t", 0), 40, b"\x01garbage")])
+        self.store.append(new("last"))
+        part = self.successResultOf(self.store.newest(3))
+        self.assertEqual(offsets(part.publications), [304, 305, 346])
+        part = self.successResultOf(self.store.newest(3, 346))
+        self.assertEqual(offsets(part.publications), [303, 304, 305])
+        part = self.successResultOf(self.store.newest(1000))
+        self.assertEqual(offsets(part.publications), [*range(7, 306), 346])
 
 
 class RecordTests(SynchronousTestCase):

@@ -22,6 +22,8 @@ from kupool.live.rules import ChannelKind, ChannelRule
 from kupool.live.session import LiveSession
 from kupool.live.wishes import HistoryWishes, SubscribeWishes
 from kupool.timing.chunks import CHUNK
+from kupool.topics.interfaces import Append
+from kupool.topics.partition import Partition
 from kupool.wire.framing import FRAME, LINE
 from tests.fakes.live import FakeSubscriber, LiveWorld, new, offsets
 from tests.unit.live.test_subscription import durable_world
@@ -177,6 +179,31 @@ class HistoryTests(Case):
             self.assertEqual(self.found(world, *wishes), expected, wishes)
         done = world.service.history("a", HistoryWishes(0))
         self.assertEqual(self.successResultOf(done).position, StreamPosition(12, "epoch1"))
+
+    def test_backwards_where_offsets_have_gaps(self) -> None:
+        """As many as are wanted, from before the gap if need be."""
+        engine, world = durable_world()
+        for each in range(6):
+            world.service.publish("a", new(each))
+        engine.append([Append(Partition("t", 0), 50, b"\x01garbage")])
+        for each in range(2):
+            world.service.publish("a", new(each))
+        self.assertEqual(self.found(world, 4, None, True), [58, 57, 6, 5])
+        self.assertEqual(self.found(world, 3, StreamPosition(58, "e"), True), [57, 6, 5])
+        self.assertEqual(self.found(world, 2, StreamPosition(40, "e"), True), [6, 5])
+
+    def test_a_batch_that_cannot_be_read(self) -> None:
+        """Q-08, W-19: who listens is told how much is missed, and publishing goes on."""
+        engine, world = durable_world()
+        subscriber, session = self.join(world)
+        world.service.publish("a", new(1))
+        engine.append([Append(Partition("t", 0), 3, b"\x01garbage")])
+        self.successResultOf(world.service.publish("a", new(2)))
+        world.turns()
+        taken = subscriber.taken()
+        self.assertEqual([each[3] for each in taken if each[0] == "pub"], [1, 2])
+        self.assertEqual([each[2] for each in taken if each[0] == "gap"], [3])
+        session.disconnect()
 
     def test_refusals(self) -> None:
         world = LiveWorld(RULE, ChannelRule(pattern="n:*"))

@@ -7,13 +7,15 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.topics.consumer import GroupConsumer, IGroupClient, MemberSettings
-from kupool.topics.errors import TopicsUnavailable, UnknownTopic
+from kupool.topics.errors import TopicsUnavailable, UnknownTopic, UnreadableBatch
 from kupool.topics.groups import ConsumerGroups, GroupLimits
+from kupool.topics.interfaces import Append
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.local import LocalGroupClient
 from kupool.topics.partition import Partition
@@ -401,3 +403,118 @@ class RebalanceTests(ConsumerTestCase):
         self.assertEqual(len(consumer.assigned), 1)
         self.run_for(2)
         self.assertEqual(self.committed(), {P0: 1})
+
+
+class UnreadableBatchTests(ConsumerTestCase):
+    """Q-08: a batch that cannot be read is an error that names it, and is never left out by
+    itself.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.told: list[UnreadableBatch] = []
+        self.handler = Handler()
+
+    def spoil(self, partition: Partition = P0, records: int = 3) -> None:
+        """Write a batch that cannot be read."""
+        self.settle(self.engine.append([Append(partition, records, b"\x01garbage")]))
+
+    def member(
+        self, member: str = "a", told: Callable[[UnreadableBatch], object] | None = None
+    ) -> GroupConsumer:
+        """Start a member; ``told`` is called with what cannot be read."""
+        consumer = GroupConsumer(
+            self.client,
+            self.clock,
+            ("g", member),
+            topics=frozenset(("t",)),
+            handler=self.handler,
+            give_away=self.give_away,
+            settings=MemberSettings(),
+            unreadable=told or self.told.append,
+        )
+        self.settle(consumer.start())
+        return consumer
+
+    def test_the_partition_stands_and_others_go_on(self) -> None:
+        """It is told once, and what is before it is committed."""
+        self.write(b"a")
+        self.spoil()
+        self.write(b"b")
+        with capturedLogs() as events:
+            consumer = self.member()
+            self.run_for(60)
+            self.write(b"c", partition=1)
+            self.run_for(60)
+        self.assertEqual(self.handler.seen, [b"a", b"c"])
+        self.assertEqual(self.committed(), {P0: 1, P1: 1})
+        (told,) = self.told
+        self.assertEqual((told.partition, told.offset, told.next_offset), (P0, 1, 4))
+        self.assertEqual(consumer.unreadable, {P0: told})
+        (line,) = [formatEvent(each) for each in events if each["log_level"] is LogLevel.error]
+        self.assertIn("Group g does not read on in t/0, as a batch cannot be read", line)
+        self.assertIn("partition 0 of topic t, batch at offset 1", line)
+
+    def test_it_is_left_out_when_it_is_said_so(self) -> None:
+        """The offset behind it is committed, also if nothing follows."""
+        self.spoil()
+        consumer = self.member()
+        self.assertIs(consumer.skip(P1), False)
+        self.assertIs(consumer.skip(P0), True)
+        self.assertIs(consumer.skip(P0), False)
+        self.assertEqual(consumer.unreadable, {})
+        self.run_for(2)
+        self.assertEqual(self.committed(), {P0: 3})
+        self.write(b"b")
+        self.run_for(2)
+        self.assertEqual((self.handler.seen, self.committed()), ([b"b"], {P0: 4}))
+
+    def test_what_is_before_it_is_committed_first(self) -> None:
+        """A record that is being processed is not passed by the offset."""
+        self.handler.held = {b"a"}
+        self.write(b"a")
+        self.spoil()
+        consumer = self.member()
+        consumer.skip(P0)
+        self.run_for(3)
+        self.assertEqual(self.committed(), {})
+        self.handler.end(b"a")
+        self.run_for(3)
+        self.assertEqual(self.committed(), {P0: 4})
+
+    def test_each_is_told_and_left_out_by_itself(self) -> None:
+        """The callback may leave it out at once."""
+        found: list[int] = []
+
+        def leave_out(error: UnreadableBatch) -> None:
+            found.append(error.offset)
+            members[0].skip(error.partition)
+
+        self.write(b"a")
+        members = [self.member(told=leave_out)]
+        self.spoil(records=1)
+        self.spoil(records=1)
+        self.write(b"b")
+        self.run_for(2)
+        self.assertEqual((found, self.handler.seen), ([1, 2], [b"a", b"b"]))
+        self.assertEqual(self.committed(), {P0: 4})
+
+    def test_the_next_owner_is_told_too(self) -> None:
+        """A member that stands before one can stop, and give the partition back."""
+        self.spoil()
+        first = self.member()
+        self.settle(first.stop())
+        self.assertEqual(first.unreadable, {})
+        self.assertEqual(self.committed(), {})
+        self.member("b")
+        self.assertEqual([each.offset for each in self.told], [0, 0])
+
+    def test_a_callback_that_fails(self) -> None:
+        def wrong(error: UnreadableBatch) -> None:
+            raise RuntimeError("wrong")
+
+        self.spoil()
+        self.write(b"c", partition=1)
+        consumer = self.member(told=wrong)
+        self.assertEqual((list(consumer.unreadable), self.handler.seen), ([P0], [b"c"]))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from zlib import crc32
 
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,6 +22,7 @@ from kupool.topics.errors import (
     TopicExists,
     UnknownPartition,
     UnknownTopic,
+    UnreadableBatch,
 )
 from kupool.topics.interfaces import Append
 from kupool.topics.partition import Partition
@@ -501,6 +504,14 @@ class FetchTests(TopicsTestCase):
                 "bytes of it have changed; read on from 6",
             )
         self.assertEqual(self.values(P0, 6), [b"z"])
+
+    def test_a_batch_of_a_codec_that_is_not_known(self) -> None:
+        """Q-08: of a later release, for example; it is named like a corrupt one."""
+        body = msgspec.msgpack.encode(["id", 5, "zip9", 1, 1, b"x"])
+        spoiled = b"\x01" + crc32(body).to_bytes(4, "big") + body
+        self.settle(self.engine.append([Append(P0, 1, spoiled)]))
+        error = self.failureResultOf(self.topics.fetch(P0, 0), UnreadableBatch).value
+        self.assertEqual((error.partition, error.offset, error.next_offset), (P0, 0, 1))
 
     def test_large_batches_are_decoded_in_a_thread(self) -> None:
         self.write(b"x" * IN_THREAD, partition=0)

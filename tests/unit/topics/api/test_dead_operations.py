@@ -44,6 +44,12 @@ class DeadOperationsTests(TopicApiCase):
     def offsets(self) -> list[int]:
         return [each["source"]["offset"] for each in self.dead()["dead"]]
 
+    def test_asked_again_it_is_one_letter(self) -> None:
+        """As by a member that lost the answer."""
+        for record in (2, 2, 4, 2):
+            self.assertIs(self.bury(record), True)
+        self.assertEqual(self.offsets(), [2, 4])
+
     def test_a_letter_says_everything(self) -> None:
         self.assertEqual(self.dead(), {"dead": [], "next": None})
         self.assertIs(self.bury(2), True)

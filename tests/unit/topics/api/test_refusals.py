@@ -27,6 +27,7 @@ EXAMPLES: tuple[tuple[errors.TopicError, int], ...] = (
     (errors.BatchTooLarge("t", 0, records=1, size=1), 43),
     (errors.PartitionFull("t", 0), 43),
     (errors.CorruptBatch("x"), 20),
+    (errors.UnreadableBatch(P0, 3, 5, "x"), 20),
     (errors.TransactionsUnsupported(), 32),
     (errors.TooManyTransactions(1), 34),
     (errors.UnknownTransaction("1-a"), 35),
@@ -69,12 +70,17 @@ class RefusalTests(SynchronousTestCase):
             self.assertIn(code, STATUS)
 
     def test_what_programs_read(self) -> None:
-        """Q-04, Q-36, Q-46"""
+        """Q-04, Q-08, Q-36, Q-46"""
         for error, text in (
             (EXAMPLES[6][0], "offset out of range: low=2 high=3"),
             (errors.IllegalGeneration(1, 7), "stale generation: current=7"),
             (errors.IllegalGeneration(9, 7), "stale generation: current=7"),
             (errors.WrongNode("g", "192.0.2.1:8080"), "wrong node: 192.0.2.1:8080"),
+            (
+                errors.UnreadableBatch(P0, 3, 5, "it is no batch"),
+                "internal error: partition 0 of topic t, batch at offset 3: it is no batch; "
+                "read on from 5 (offset=3 next=5)",
+            ),
         ):
             row = refusal_of(error)
             assert row is not None

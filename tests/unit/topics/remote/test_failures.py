@@ -24,6 +24,7 @@ from kupool.topics.api.params import (
     ProduceParams,
     TopicParams,
 )
+from kupool.topics.api.refusals import refusal_of
 from kupool.topics.errors import (
     GroupInUse,
     IllegalGeneration,
@@ -32,7 +33,9 @@ from kupool.topics.errors import (
     TopicsUnavailable,
     UnknownMember,
     UnknownTopic,
+    UnreadableBatch,
 )
+from kupool.topics.partition import Partition
 from kupool.topics.remote.failures import (
     AnswerLost,
     BadAnswer,
@@ -73,6 +76,20 @@ class RefusalTests(SynchronousTestCase):
         found = self.made(ALREADY_EXISTS, "log.produce", stamped, "the oldest is 9: go on")
         self.assertIsInstance(found, SequenceTooOld)
         self.assertIsInstance(self.made(UNAVAILABLE, "log.fetch", FETCH), TopicsUnavailable)
+
+    def test_a_batch_that_cannot_be_read(self) -> None:
+        """Q-08: as the server has it."""
+        sent = UnreadableBatch(Partition("t", 1), 5, 8, "it is no batch: a; read on from 7")
+        row = refusal_of(sent)
+        assert row is not None
+        found = self.made(row, "log.fetch", FETCH)
+        self.assertIsInstance(found, UnreadableBatch)
+        self.assertEqual(str(found), str(sent))
+        self.assertEqual((found.partition, found.offset, found.next_offset), (sent.partition, 5, 8))
+        backwards = row.text.replace("next=8", "next=5")
+        for method, text in (("log.offsets", row.text), ("log.fetch", backwards)):
+            found = self.made(ErrorText(row.code, text), method, FETCH)
+            self.assertIsInstance(found, RefusedByServer)
 
     def test_others(self) -> None:
         """Whatever the text is, the code and the text are told."""

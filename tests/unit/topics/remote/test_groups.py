@@ -10,6 +10,7 @@ from zope.interface.verify import verifyObject
 from kupool.errors import STALE_GENERATION, WRONG_NODE
 from kupool.topics.consumer import GroupConsumer, IGroupClient, MemberSettings
 from kupool.topics.errors import IllegalGeneration, UnknownMember
+from kupool.topics.interfaces import Append
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.membership import GroupSubscription, MemberBeat
 from kupool.topics.partition import Partition
@@ -254,3 +255,25 @@ class RemoteMemberTests(RemoteMemberCase):
         self.assertIn("KeyError: 'no such thing'", letter.reason)
         (said,) = [params for method, params in self.server.asked if method == "log.bury"]
         self.assertEqual((said["member"], said["generation"] > 0), ("m", True))
+
+
+class RemoteUnreadableTests(RemoteMemberCase):
+    """Q-08: a member at a server stops before a batch that cannot be read, too."""
+
+    def test_it_stands_and_goes_on_when_it_is_said_so(self) -> None:
+        self.write(b"a")
+        self.result(self.server.topics.engine.append([Append(P0, 2, b"\x01garbage")]))
+        self.write(b"b")
+        consumer = self.started()
+        self.network.advance(30.0)
+        self.assertEqual(self.seen, [b"a"])
+        self.write(b"c", partition=1)
+        self.network.advance(30.0)
+        self.assertEqual(self.seen, [b"a", b"c"])
+        (error,) = consumer.unreadable.values()
+        self.assertEqual((error.partition, error.offset, error.next_offset), (P0, 1, 3))
+        self.assertIs(consumer.skip(P0), True)
+        self.network.advance(30.0)
+        self.assertEqual(self.seen, [b"a", b"c", b"b"])
+        committed = self.result(self.server.groups.committed("g"))
+        self.assertEqual(committed, {P0: 4, P1: 1})

@@ -7,7 +7,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from kupool.errors import FORBIDDEN, OFFSET_OUT_OF_RANGE
-from kupool.topics.errors import OffsetOutOfRange, UnknownPartition
+from kupool.topics.errors import OffsetOutOfRange, UnknownPartition, UnreadableBatch
+from kupool.topics.interfaces import Append
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.partition import Partition
 from kupool.topics.remote.failures import RefusedByServer, TopicsClosed
@@ -213,3 +214,53 @@ class FaultTests(ReaderCase):
         waiting = self.next(reader)
         self.network.advance(30.0)
         self.failureResultOf(waiting, RefusedByServer)
+
+
+class UnreadableTests(ReaderCase):
+    """Q-08: a batch that cannot be read is an error that names it, and is never left out by
+    itself.
+    """
+
+    def spoil(self, records: int = 3) -> None:
+        append = Append(P0, records, b"\x01garbage")
+        self.result(self.server.topics.engine.append([append]))
+
+    def test_it_is_told_once_and_others_go_on(self) -> None:
+        self.write(b"a")
+        self.spoil()
+        self.write(b"b")
+        reader = self.reader()
+        self.assertEqual(self.values(reader, 1), [b"a"])
+        with self.assertRaises(UnreadableBatch) as caught:
+            self.result(self.next(reader), 60.0)
+        error = caught.exception
+        self.assertEqual((error.partition, error.offset, error.next_offset), (P0, 1, 4))
+        self.assertIn("partition 0 of topic t, batch at offset 1: its checksum", str(error))
+        waiting = self.next(reader)
+        self.network.advance(60.0)
+        self.assertNoResult(waiting)
+        self.write(b"c", partition=1)
+        self.network.advance(60.0)
+        self.assertEqual(self.result(waiting).record.value, b"c")
+        self.assertEqual(reader.positions, {0: 1, 1: 1})
+
+    def test_it_is_left_out_when_it_is_said_so(self) -> None:
+        self.spoil()
+        self.write(b"b")
+        reader = self.reader()
+        with self.assertRaises(UnreadableBatch):
+            self.result(self.next(reader), 60.0)
+        self.assertIs(reader.skip(Partition("t", 1)), False)
+        self.assertIs(reader.skip(P0), True)
+        self.assertIs(reader.skip(P0), False)
+        self.assertEqual(reader.positions[0], 3)
+        self.assertEqual(self.values(reader, 1), [b"b"])
+
+    def test_stopped_before_one(self) -> None:
+        self.spoil()
+        reader = self.reader()
+        with self.assertRaises(UnreadableBatch):
+            self.result(self.next(reader), 60.0)
+        self.result(reader.stop(), 5)
+        with self.assertRaises(StopAsyncIteration):
+            self.result(self.next(reader))
