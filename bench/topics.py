@@ -153,7 +153,7 @@ async def rabbit(reactor: Any, folder: Path, per_batch: int) -> Case:
     parameters = ConnectionParameters(broker.host, broker.port, broker.vhost, account)
     factory = Factory.forProtocol(lambda: TwistedProtocolConnection(parameters))
     factory.noisy = False
-    connection = await HostnameEndpoint(reactor, broker.host, broker.port).connect(factory)
+    connection: Any = await HostnameEndpoint(reactor, broker.host, broker.port).connect(factory)
     await connection.ready
     channel = await connection.channel()
     await channel.confirm_delivery()

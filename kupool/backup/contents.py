@@ -6,13 +6,14 @@ import sqlite3
 from typing import NamedTuple
 
 from kupool.backup import BackupError, file_name
+from kupool.backup.rabbit_positions import RabbitPositions, read_positions
 from kupool.log import Epoch, Identity
 
 #: Every part, in the order of their snapshots. A batch goes from the spool to the log, and then to
 #: the store. With this order a batch may be in two parts, and is counted once; it is never in none
 #: of them.
 #: Topics come first: what a group has committed of submissions must not be ahead of the log.
-PARTS = ("topics", "spool", "store", "log")
+PARTS = ("topics", "topics_rabbit", "spool", "store", "log")
 
 #: A table that each part has had since the first release.
 _OWN_TABLE = {
@@ -20,10 +21,11 @@ _OWN_TABLE = {
     "store": "applied_batches",
     "spool": "spooled",
     "topics": "topics",
+    "topics_rabbit": "log_topics",
 }
 
 #: Parts that a backup of an older release does not have, and a new folder not yet.
-OPTIONAL = frozenset(("topics",))
+OPTIONAL = frozenset(("topics", "topics_rabbit"))
 
 
 class LogContents(NamedTuple):
@@ -71,6 +73,7 @@ class Contents(NamedTuple):
     store: StoreContents | None = None
     spool: SpoolContents | None = None
     topics: tuple[PartitionContents, ...] | None = None
+    topics_rabbit: RabbitPositions | None = None
 
     @property
     def identity(self) -> Identity | None:
@@ -102,6 +105,8 @@ def read_part(connection: sqlite3.Connection, part: str) -> Contents:
         return Contents(store=_read_store(connection))
     if part == "topics":
         return Contents(topics=_read_topics(connection))
+    if part == "topics_rabbit":
+        return Contents(topics_rabbit=read_positions(connection))
     return Contents(spool=_read_spool(connection))
 
 

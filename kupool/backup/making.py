@@ -72,8 +72,9 @@ def make_backup(source: Source, target: Path, bar: Bar, wall: Callable[[], float
             files = _copy(snapshots, partial, bar)
             manifest = _manifest(source, contents, made_at, files)
             if contents.topics is not None:
-                manifest.format = FORMAT
                 manifest.topics = copied_partitions(partial)
+            if contents.topics is not None or contents.topics_rabbit is not None:
+                manifest.format = FORMAT
             if check_contents(partial, manifest) != contents:
                 raise BackupError("the copies differ from the files; try again")
             write_file(partial / MANIFEST, encode_manifest(manifest))

@@ -18,6 +18,7 @@ from kupool.backup.checking import check_contents, check_digest, check_files
 from kupool.backup.comparing import highest_position, next_job, objections
 from kupool.backup.contents import OPTIONAL, Contents, merge, read_part
 from kupool.backup.manifest import Manifest, read_manifest
+from kupool.backup.rabbit_positions import newer_positions, pass_over_numbers
 from kupool.backup.switching import begin, finish, own
 from kupool.backup.topic_copies import newer_topics, pass_over_offsets
 from kupool.log import Identity
@@ -77,6 +78,7 @@ def restore_backup(
     waiting = _waiting_only_there(source, into) if there.spool and backup.spool else 0
     reasons = [*damage, *objections(backup, there, waiting)]
     reasons += newer_topics(backup.topics or (), there.topics or ())
+    reasons += newer_positions(backup.topics_rabbit, there.topics_rabbit)
     if reasons and not force:
         raise Refused(f"{into.folder}: {'; '.join(reasons)}")
     try:
@@ -90,7 +92,10 @@ def restore_backup(
         position = highest_position(backup, there) if backup.log else 0
         _begin_anew(staging, backup, position=position, job=job, now=wall())
         if backup.topics is not None:
-            _begin_topics_anew(staging, there, wall() - manifest.made)
+            seconds = wall() - manifest.made
+            _change(staging, "topics", lambda c: pass_over_offsets(c, there.topics or (), seconds))
+        if backup.topics_rabbit is not None:
+            _change(staging, "topics_rabbit", pass_over_numbers)
         for part in manifest.parts:
             own(staging / file_name(part), into.folder)
         switch = begin(into.folder, source, staging, [file_name(p) for p in manifest.parts])
@@ -205,14 +210,14 @@ def _begin_anew(staging: Path, backup: Contents, *, position: int, job: int, now
             raise BackupError(f"{path.name}: {error}") from error
 
 
-def _begin_topics_anew(staging: Path, there: Contents, seconds: float) -> None:
-    """Let no offset of topics be used again; the backup is of so many seconds ago."""
-    path = staging / file_name("topics")
+def _change(staging: Path, part: str, change: Callable[[sqlite3.Connection], None]) -> None:
+    """Update the tables of a restored part, and change it in a transaction."""
+    path = staging / file_name(part)
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            migrate(connection, "topics")
+            migrate(connection, part)
             connection.execute("BEGIN IMMEDIATE")
-            pass_over_offsets(connection, there.topics or (), seconds)
+            change(connection)
             connection.execute("COMMIT")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         _settle(path)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from kupool.backup.bars import Bar
 from kupool.backup.parts import file_name
+from kupool.backup.rabbit_positions import verify_positions
 from kupool.storage.copies import CopyError, Progress, check_regular
 from kupool.storage.migrations import SchemaTooNew
 from kupool.storage.reading import SchemaTooOld, check_schema, connect_to_read
@@ -26,7 +27,7 @@ from kupool.wire.batches import PoisonBatch, decode_batch
 _ENTRIES = {"log": "entries", "spool": "spooled"}
 
 #: The parts that are checked batch by batch, in this order.
-VERIFIED = ("topics", "log", "spool")
+VERIFIED = ("topics", "topics_rabbit", "log", "spool")
 
 
 class FileFault(NamedTuple):
@@ -113,6 +114,10 @@ def _verify(
     connection: sqlite3.Connection, part: str, faults: list[FileFault], progress: Progress
 ) -> VerifiedFile:
     name = file_name(part)
+    if part == "topics_rabbit":
+        faults.extend(FileFault(name, what) for what in verify_positions(connection))
+        (delayed,) = connection.execute("SELECT count(*) FROM log_delays").fetchone()
+        return VerifiedFile(name, 0, delayed)
     if part != "topics":
         return VerifiedFile(name, 0, _verify_entries(connection, part, faults, progress))
 

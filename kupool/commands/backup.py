@@ -79,6 +79,8 @@ def _make(storage: StorageSettings, log: LogSettings, target: Path) -> int:
         manifest = make_backup(source, target, bar, time.time)
     took = time.monotonic() - began
     say(f"Made {target} in {took:.1f} s: {summary(manifest)}")
+    if "topics_rabbit" in manifest.parts:
+        say("Not in it: the records of topics in RabbitMQ, which stay there")
     if missing:
         say(f"Not in it: {' and '.join(missing)}; {PAGE} says what to do")
     return 0
@@ -100,4 +102,6 @@ def summary(manifest: Manifest) -> str:
         names = {each.topic for each in manifest.topics}
         records = sum(each.records for each in manifest.topics)
         found.append(f"{counted(records, 'record')} in {counted(len(names), 'topic')}")
+    if "topics_rabbit" in manifest.parts:
+        found.append("the positions of groups in RabbitMQ")
     return "; ".join(found)

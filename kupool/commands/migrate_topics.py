@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kupool.amqp.address import parse_brokers
 from kupool.commands.console import make_console, print_table, say
 from kupool.daemon.files import (
-    TOPIC_MOVE_FILE,
     TOPICS_FILE,
     topics_dsn,
     topics_kind,
@@ -101,7 +100,7 @@ class TopicMigration:
         self._places = (old, new)
         self.old = old.side
         self.new = new.side
-        self._progress = TopicMoveProgress(self.new.file.with_name(TOPIC_MOVE_FILE))
+        self._progress = TopicMoveProgress(self.new.progress_file)
         self._move = TopicMove(self.old, self.new, self._progress, wall=time.time)
 
     def begin(self) -> bool:

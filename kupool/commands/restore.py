@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kupool.backup import BackupError, file_name
+from kupool.backup.contents import OPTIONAL
 from kupool.backup.restoring import Into, Refused, Restored, restore_backup
 from kupool.backup.switching import Switch, finish, unfinished
 from kupool.commands.console import complain, say
@@ -66,8 +67,9 @@ def _restore(settings: Settings, parts: Sequence[str], source: Path, *, force: b
     with CopyBar() as bar:
         done = restore_backup(source, into, bar, time.time, force=force)
     say(*_lines(folder, done))
-    if "topics" not in done.manifest.parts and (folder / file_name("topics")).exists():
-        say(f"{file_name('topics')} is not in the backup, and stays as it is")
+    for part in sorted(OPTIONAL):
+        if part not in done.manifest.parts and (folder / file_name(part)).exists():
+            say(f"{file_name(part)} is not in the backup, and stays as it is")
     missing = elsewhere(settings.storage, settings.log)
     if missing:
         say(f"Not restored: {' and '.join(missing)}; {PAGE} says what to do")
@@ -110,5 +112,7 @@ def _lines(folder: Path, done: Restored) -> Iterator[str]:
         yield f"All jobs are retired, and ids go on after {done.next_job - 1:,}"
     if "topics" in manifest.parts:
         yield "New records of topics get offsets above all that may have been used"
+    if "topics_rabbit" in manifest.parts:
+        yield "Groups in RabbitMQ read on from where they were at the time of the backup"
     if done.replaced is not None:
         yield f"What was there before is in {done.replaced}"

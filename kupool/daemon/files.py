@@ -19,9 +19,6 @@ SHARED_TOPICS_FILE = "topics_shared.sqlite"
 #: The file of the secret with which commands on this machine use the HTTP API.
 SECRET_FILE = "http-secret"  # noqa: S105 - the name of a file
 
-#: How far a move of topics into this folder is.
-TOPIC_MOVE_FILE = "topic-move.sqlite"
-
 
 def uses_files(settings: Settings) -> bool:
     """Return whether any data is kept in the data folder."""

@@ -10,7 +10,6 @@ from kupool.daemon.files import (
     LOG_FILE,
     SPOOL_FILE,
     STORE_FILE,
-    TOPIC_MOVE_FILE,
     TOPICS_FILE,
     topics_kind,
     topics_note_file,
@@ -19,7 +18,12 @@ from kupool.daemon.parts import Parts
 from kupool.log import LogUnavailable
 from kupool.migration.left_behind import look
 from kupool.migration.notes import AWAY, INTO, LOG, SELECT_NOTES, MoveNote, refusal
-from kupool.migration.topic_notes import moved_kind, read_note, topics_left_behind
+from kupool.migration.topic_notes import (
+    moved_kind,
+    progress_name,
+    read_note,
+    topics_left_behind,
+)
 from kupool.settings import LogSettings, Settings, StorageSettings
 
 _COMMAND = (
@@ -80,7 +84,7 @@ def look_for_moved_topics(settings: Settings) -> None:
     file = topics_note_file(settings)
     if file:
         notes.append(read_note(folder / file, AWAY))
-    into = read_note(folder / TOPIC_MOVE_FILE, INTO)
+    into = read_note(folder / progress_name(kind), INTO)
     if into is not None and moved_kind(into) == kind:
         notes.append(into)
     reason = refusal(filter(None, notes), {})

@@ -22,7 +22,7 @@ from kupool.migration.notes import AWAY, INTO, MOVED, MOVING, UNDONE, MoveNote
 from kupool.migration.reports import Report
 from kupool.migration.topic_copy import TopicCopier
 from kupool.migration.topic_groups import GroupMover
-from kupool.migration.topic_notes import forget_away, read_note, write_away
+from kupool.migration.topic_notes import forget_away, progress_name, read_note, write_away
 from kupool.migration.topic_progress import Tally, TopicMoveProgress
 from kupool.migration.topic_source import TopicSource
 from kupool.topics.partition import Partition
@@ -48,6 +48,11 @@ class TopicSide(NamedTuple):
     def schema(self) -> str:
         """The schema of the file."""
         return "topics_rabbit" if self.kind == "rabbit" else "topics"
+
+    @property
+    def progress_file(self) -> Path:
+        """The file that says how far a move to this side is."""
+        return self.file.with_name(progress_name(self.kind))
 
 
 class TopicsCopied(NamedTuple):
@@ -112,6 +117,7 @@ class TopicMove:
         ``log_position`` returns where an entry of the submission log is now, by its old position.
         Raises :class:`CannotMove`.
         """
+        await self._drop_moved(target)
         copier = TopicCopier(source, target, self._progress, report)
         left = await copier.copy()
         await copier.verify()
@@ -126,6 +132,16 @@ class TopicMove:
             mover = GroupMover(source, target, self._progress, log_position)
             positions = await mover.move()
         return TopicsCopied(copier.compared(), positions, left)
+
+    async def _drop_moved(self, target: Any) -> None:
+        """Delete from the new side what was moved from there to the old side, and comes back."""
+        away = read_note(self._new.file, AWAY)
+        if away is None or away.other != self._old.shown:
+            return
+        for name in list(target.topics()):
+            await target.delete(name)
+        self._old.progress_file.unlink(missing_ok=True)  # of that move
+        forget_away(self._new.file)
 
     def finish(self) -> None:
         """Let daemons start on the new side, and not on the old one; may be called again."""

@@ -13,6 +13,11 @@ from kupool.migration.notes import AWAY, SELECT_NOTES, MoveNote
 from kupool.storage.database import Database, connect
 
 
+def progress_name(kind: str) -> str:
+    """Return the name of the file that says how far a move to an engine is."""
+    return "topic-move-rabbit.sqlite" if kind == "rabbit" else "topic-move.sqlite"
+
+
 def read_note(path: Path, direction: str) -> MoveNote | None:
     """Return a note about a move of topics from a file; None without one. Blocks."""
     if not path.exists():
@@ -71,4 +76,4 @@ def moved_kind(note: MoveNote) -> str:
     return str(found.get("kind", "")) if isinstance(found, dict) else ""
 
 
-__all__ = ["forget_away", "moved_kind", "read_note", "write_away"]
+__all__ = ["forget_away", "moved_kind", "progress_name", "read_note", "write_away"]

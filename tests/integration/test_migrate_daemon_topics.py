@@ -107,7 +107,9 @@ class DaemonMoveTests(SynchronousTestCase):
         self.assertEqual(moved.stop(), 0)
 
     def test_with_the_log_and_back(self) -> None:
-        """X-07: the log of submissions goes with them, and the topics come back to a file."""
+        """X-07: the log of submissions goes with them, and the topics come back to a file, and go
+        again: each time what was left there is replaced.
+        """
         old = self.settings("old")
         new = self.settings("new", mq="rabbit", mq_url=self.url)
         daemon = self.begin(old)
@@ -124,11 +126,13 @@ class DaemonMoveTests(SynchronousTestCase):
         self.check(moved, "a", "b", "c")
         self.assertEqual(moved.stop(), 0)
         back = self.settings("back", mq="rabbit", mq_url=self.url, topics="sqlite")
-        (self.root / "data" / "topics.sqlite").rename(self.root / "before.sqlite")
-        (self.root / "data" / "topic-move.sqlite").unlink()
         self.migrate(new, back)
         self.assertIn("its data was moved to ", self.refusal(new))
-        self.check(self.daemon(back).start(), "a", "b", "c", "new")
+        there = self.daemon(back).start()
+        self.check(there, "a", "b", "c", "new")
+        self.assertEqual(there.stop(), 0)
+        self.migrate(back, new)
+        self.check(self.daemon(new).start(), "a", "b", "c", "new", "new")
 
     def begins_empty(self) -> str:
         """Return why topics in RabbitMQ do not begin beside those of a file."""

@@ -76,7 +76,8 @@ class MakingTests(Folders):
 
     def test_the_names_of_the_files(self) -> None:
         self.assertEqual(
-            [file_name(p) for p in PARTS], ["topics.sqlite", SPOOL_FILE, STORE_FILE, LOG_FILE]
+            [file_name(p) for p in PARTS],
+            ["topics.sqlite", "topics_rabbit.sqlite", SPOOL_FILE, STORE_FILE, LOG_FILE],
         )
 
     def test_what_is_in_it(self) -> None:

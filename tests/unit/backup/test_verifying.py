@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.backup import NoBar
-from kupool.backup.verifying import VERIFIED, FileFault, VerifiedFolder, verify_folder
+from kupool.backup.verifying import FileFault, VerifiedFolder, verify_folder
 from kupool.log import Epoch, Identity
 from kupool.storage.copies import Progress
 from kupool.storage.database import connect
@@ -48,7 +48,7 @@ class VerifyFolderTests(SynchronousTestCase):
         self.file = self.folder / "topics.sqlite"
 
     def verify(self, *parts: str) -> VerifiedFolder:
-        return verify_folder(self.folder, parts or VERIFIED, NoBar())
+        return verify_folder(self.folder, parts or ("topics", "log", "spool"), NoBar())
 
     def faults(self, *parts: str) -> list[str]:
         return [fault.text for fault in self.verify(*parts).faults]
