@@ -50,8 +50,10 @@ async def produce(world: TopicWorld, caller: Caller, params: ProduceParams) -> o
         return {"added": len(records)}
     stamp = None
     if params.producer is not None and params.sequence is not None:
-        # With the user: nobody can use up the numbers of another one's producer.
-        stamp = Stamp(f"user:{caller.user}/{params.producer}", params.sequence)
+        # With the user: nobody can use up the numbers of another one's producer. A name may have
+        # slashes: "a" with the producer "b/c" is not "a/b" with "c".
+        user = caller.user.replace("%", "%25").replace("/", "%2F")
+        stamp = Stamp(f"user:{user}/{params.producer}", params.sequence)
     written = await world.topics.produce(
         params.topic, records, partition=params.partition, stamp=stamp
     )

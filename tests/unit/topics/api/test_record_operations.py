@@ -76,6 +76,9 @@ class ProduceTests(RecordCase):
         other = self.produce("b", user="bob", role="worker", **stamp)
         self.assertEqual(other["written"][0]["offset"], 1)
         self.assertEqual(self.values(offset=0), ["a", "b"])
+        self.produce("d", user="bob/x", role="admin", producer="y", sequence=1)
+        self.produce("e", user="bob", role="admin", producer="x/y", sequence=1)
+        self.assertEqual(self.values(offset=2), ["d", "e"])
         for sequence in range(2, 8):
             self.produce("c", producer="p", sequence=sequence)
         code, text = self.produce("a", **stamp)
@@ -88,6 +91,7 @@ class ProduceTests(RecordCase):
             ({}, 32, "records or value: expected one of them"),
             ({"records": many, "value": "b"}, 32, "records or value: expected one of them"),
             ({"records": []}, 32, "records: expected at least one"),
+            ({"records": many * 10_001}, 32, "records: expected 10000 at most, not 10001"),
             ({"value": "?", "base64": True}, 32, "record 0: "),
             ({"value": "ä", "base64": True}, 32, "record 0: "),
             ({"value": "a", "producer": "p"}, 32, "producer and sequence: expected both or none"),
