@@ -241,6 +241,19 @@ class DelayTests(RecordCase):
         self.assertEqual(self.values(offset=0), ["a"])
         self.assertEqual(self.values(offset=0, partition=1), ["b"])
 
+    def test_a_page_of_those_that_are_delayed(self) -> None:
+        """Q-52, Q-62: however many there are, an answer has so many."""
+        for after in (5000, 4000, 4000, 3000, 6000):
+            self.ask("log.delay", topic="shop", value="a", after_ms=after)
+        seen: list[int] = []
+        place: dict[str, int] | None = {}
+        while place is not None:
+            page = self.ask("log.delayed", topic="shop", limit=2, **place)
+            self.assertLessEqual(len(page["batches"]), 2)
+            seen += [each["id"] for each in page["batches"]]
+            place = page["next"]
+        self.assertEqual(seen, [4, 2, 3, 1, 5])
+
     def test_one_of_another_topic_is_not_cancelled(self) -> None:
         """Q-52: who may write to one topic cannot undo what others wrote to another."""
         self.ask("topic.create", topic="bank")
