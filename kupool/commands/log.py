@@ -78,7 +78,12 @@ async def _delay(arguments: argparse.Namespace, api: ApiClient) -> int:
 
 
 async def _delayed(arguments: argparse.Namespace, api: ApiClient) -> int:
-    found = await api.read("log.delayed", {"topic": arguments.topic})
+    found: dict[str, Any] = {"batches": []}
+    place: dict[str, object] | None = {}
+    while place is not None:
+        page = await api.read("log.delayed", {"topic": arguments.topic, **place})
+        found["batches"] += page["batches"]
+        place = page.get("next")
     if arguments.json:
         say_json(found)
     elif found["batches"]:

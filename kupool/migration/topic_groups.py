@@ -122,7 +122,7 @@ class GroupMover:
     async def _move_delayed(self, topic: str) -> None:
         """Copy the batches that are appended later; those of an attempt before are removed."""
         for old in await self._target.delayed(topic):
-            await self._target.cancel(old.delay_id)
+            await self._target.cancel(topic, old.delay_id)
         found = await self._source.delayed(topic)
         for first in range(0, len(found), _AT_ONCE):
             piece = found[first : first + _AT_ONCE]

@@ -11,9 +11,12 @@ were passed by themselves have a group each, until the position is above them.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from typing import Any, NamedTuple
 
+import msgspec
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 
@@ -26,7 +29,7 @@ from kupool.topics.errors import (
 )
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.partition import Partition
-from kupool.topics.records import NewRecord, Record, Stamp
+from kupool.topics.records import NewRecord, Record, Stamp, sizes_of
 from kupool.topics.service import Topics
 from kupool.topics.settings import TopicSettings, valid_name
 
@@ -34,7 +37,7 @@ from kupool.topics.settings import TopicSettings, valid_name
 SUFFIX = ".dlq"
 
 #: The headers of a dead letter: topic, partition and offset of the record, the group that gave up,
-#: why, and after how many attempts.
+#: why, after how many attempts, and an id that no other letter has.
 HEADERS = (
     "dlq-topic",
     "dlq-partition",
@@ -42,6 +45,7 @@ HEADERS = (
     "dlq-group",
     "dlq-reason",
     "dlq-attempts",
+    "dlq-id",
 )
 
 #: The most characters of a reason.
@@ -122,6 +126,7 @@ class DeadLetters:
             group,
             reason[:LONGEST_REASON],
             str(delivery.attempt),
+            secrets.token_hex(8),
         )
         letter = NewRecord(
             record.value,
@@ -186,20 +191,25 @@ class DeadLetters:
         self._told(_letter(target, record))
 
     async def _ensure(self, topic: str) -> None:
-        if self._engine.topic(topic + SUFFIX) is not None:
-            return
         settings: TopicSettings | None = self._engine.topic(topic)
+        before: TopicSettings | None = self._engine.topic(topic + SUFFIX)
         if settings is None:
             raise UnknownTopic(topic)
+        # A little more than the topic takes: the headers are added.
+        largest = min(settings.max_record + 16 * 1024, 16 * 1024 * 1024)
+        if before is not None:
+            if before.max_record < largest:  # the topic takes larger records than it did then
+                await self._topics.change(
+                    topic + SUFFIX, msgspec.structs.replace(before, max_record=largest)
+                )
+            return
         if not valid_name(topic + SUFFIX):
             raise InvalidTopic(f"the name of topic {topic} is too long to have dead letters")
-        # A little more than the topic takes: the headers are added.
-        larger = settings.max_record + 16 * 1024
         dead = TopicSettings(
             partitions=settings.partitions,
             retention_time=0,
             compression=settings.compression,
-            max_record=min(larger, 16 * 1024 * 1024),
+            max_record=largest,
         )
         try:
             await self._topics.create(topic + SUFFIX, dead)
@@ -240,17 +250,20 @@ class DeadLetters:
         return self.page(topic, FIRST, limit).addCallback(lambda page: page[0])
 
     def page(
-        self, topic: str, start: DeadPlace, limit: int
+        self, topic: str, start: DeadPlace, limit: int, max_bytes: float = inf
     ) -> Deferred[tuple[list[DeadRecord], DeadPlace | None]]:
         """Return dead letters as :meth:`letters` does, from a place on, and the place of the next
         one; None if there are no more.
+
+        Together they have ``max_bytes``; the first is returned whatever its size.
         """
-        return Deferred.fromCoroutine(self._page(topic, start, limit))
+        return Deferred.fromCoroutine(self._page(topic, start, limit, max_bytes))
 
     async def _page(
-        self, topic: str, start: DeadPlace, limit: int
+        self, topic: str, start: DeadPlace, limit: int, max_bytes: float = inf
     ) -> tuple[list[DeadRecord], DeadPlace | None]:
         found: list[DeadRecord] = []
+        size = 0
         apart = await self._passed_apart(topic)
         for partition, first in (await self._places(topic)).items():
             if partition.number < start.partition:
@@ -261,7 +274,9 @@ class DeadLetters:
                     place = DeadPlace(partition.number, record.offset)
                     if place in apart:
                         continue
-                    if len(found) == limit:
+                    (its_size,) = sizes_of([record])
+                    size += its_size
+                    if len(found) == limit or (found and size > max_bytes):
                         return found, place
                     found.append(_letter(partition, record))
                 offset = fetched.next_offset
@@ -355,6 +370,9 @@ class DeadLetters:
 
     async def _send_back(self, topic: str, letter: DeadRecord) -> None:
         headers = {k: v for k, v in letter.record.headers.items() if k not in HEADERS}
+        # A producer for each letter: they are sent back in any order. With the id of the letter:
+        # another one has the same place if the topic of dead letters was deleted meanwhile.
+        place = f"{letter.partition}/{letter.offset}/{letter.record.headers.get(HEADERS[-1], '')}"
         record = NewRecord(
             letter.record.value,
             key=letter.record.key,
@@ -365,7 +383,7 @@ class DeadLetters:
             letter.source.topic,
             [record],
             partition=letter.source.number,
-            stamp=Stamp(f"{topic}{SUFFIX}/{letter.partition}", letter.offset),
+            stamp=Stamp(f"{topic}{SUFFIX}/{place}", 0),
         )
 
     async def _redrive_one(self, topic: str, place: DeadPlace) -> int:
@@ -421,7 +439,9 @@ def _apart(topic: str, place: str) -> str:
 
 
 def _letter(partition: Partition, record: Record) -> DeadRecord:
-    _, number, offset, group, reason, attempts = (record.headers.get(name, "") for name in HEADERS)
+    _, number, offset, group, reason, attempts, _ = (
+        record.headers.get(name, "") for name in HEADERS
+    )
     # The topic is the one whose dead letters these are, whatever a header says.
     source = Partition(partition.topic.removesuffix(SUFFIX), _number(number))
     return DeadRecord(

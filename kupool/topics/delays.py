@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from kupool.timing.waiting import and_then
 from kupool.topics.errors import TopicError
-from kupool.topics.interfaces import DelayedBatch
+from kupool.topics.interfaces import FIRST_DELAY, DelayedBatch, DelayPlace
 from kupool.topics.records import NewRecord
 from kupool.topics.service import Topics, Writing
 
@@ -78,14 +78,18 @@ class DelayedRecords:
         delayed: Deferred[list[int]] = self._engine.delay(prepared.encode(), ceil(at * 1000))
         return delayed.addCallback(kept)
 
-    def waiting(self, topic: str) -> Deferred[Sequence[DelayedBatch]]:
-        """Return the batches of a topic that are not due yet, those due first first."""
-        found: Deferred[Sequence[DelayedBatch]] = self._engine.delayed(topic)
+    def waiting(
+        self, topic: str, start: DelayPlace = FIRST_DELAY, limit: int | None = None
+    ) -> Deferred[Sequence[DelayedBatch]]:
+        """Return the batches of a topic that are not due yet, those due first first, from a place
+        on, ``limit`` at most.
+        """
+        found: Deferred[Sequence[DelayedBatch]] = self._engine.delayed(topic, start, limit)
         return found
 
-    def cancel(self, delay_id: int) -> Deferred[bool]:
-        """Forget a batch; returns whether it was there, and so was never written."""
-        gone: Deferred[bool] = self._engine.cancel(delay_id)
+    def cancel(self, topic: str, delay_id: int) -> Deferred[bool]:
+        """Forget a batch of a topic; returns whether it was there, and so was never written."""
+        gone: Deferred[bool] = self._engine.cancel(topic, delay_id)
         return gone
 
     def _look(self) -> None:

@@ -87,6 +87,17 @@ class DelayedBatch(NamedTuple):
     records: int
 
 
+class DelayPlace(NamedTuple):
+    """Where a delayed batch is among those of its topic: when it is due, and its id."""
+
+    due: int
+    delay_id: int
+
+
+#: Before all delayed batches.
+FIRST_DELAY = DelayPlace(0, 0)
+
+
 class PartitionExtent(NamedTuple):
     """What a partition holds: offsets from ``low`` up to, but without, ``high``.
 
@@ -215,16 +226,20 @@ class ITopicEngine(Interface):
         that its partition cannot take stays delayed by another day, and delays no other one.
         """
 
-    def delayed(topic: str) -> Deferred[Sequence[DelayedBatch]]:
-        """Return the batches of a topic that are not due yet, those due first first; fails with
-        :class:`UnknownTopic`.
+    def delayed(
+        topic: str, start: DelayPlace = FIRST_DELAY, limit: int | None = None
+    ) -> Deferred[Sequence[DelayedBatch]]:
+        """Return the batches of a topic that are not due yet, those due first first, from a place
+        on, ``limit`` at most; fails with :class:`UnknownTopic`.
         """
 
     def next_due() -> Deferred[int | None]:
         """Return when the next batch is due; None if there is none."""
 
-    def cancel(delay_id: int) -> Deferred[bool]:
-        """Forget a delayed batch; returns whether it was there, and so was never appended."""
+    def cancel(topic: str, delay_id: int) -> Deferred[bool]:
+        """Forget a delayed batch of a topic; returns whether it was there, and so was never
+        appended. Fails with :class:`UnknownTopic`.
+        """
 
     def commit(group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
         """Save the offsets that a group reads next, all or none."""
@@ -249,11 +264,13 @@ class ITopicEngine(Interface):
 
 
 __all__ = [
+    "FIRST_DELAY",
     "REMEMBERED",
     "Append",
     "Capabilities",
     "CompactionKey",
     "Content",
+    "DelayPlace",
     "DelayedBatch",
     "ITopicEngine",
     "PartitionExtent",

@@ -20,11 +20,13 @@ from kupool.topics.errors import (
     UnknownTopic,
 )
 from kupool.topics.interfaces import (
+    FIRST_DELAY,
     REMEMBERED,
     Append,
     Capabilities,
     Content,
     DelayedBatch,
+    DelayPlace,
     ITopicEngine,
     PartitionExtent,
     StoredBatch,
@@ -254,21 +256,27 @@ class MemoryTopics:
             found = [(self._at(each.partition), each) for each in appends]
             for sequence, each in found:
                 sequence.known(each.stamp)
-            size = sum(len(each.body) + BATCH_BYTES for each in appends)
-            # Looked at only when it may be too much: partitions have become smaller meanwhile.
-            self._most += size
-            if self._most > self._capacity:
-                self._most = self._size() + size
-            self._full = self._most > self._capacity
-            if self._full:
-                raise TopicsUnavailable(FULL)
+            self._take_room(appends)
         except TopicError as error:
             return fail(error)
         now = int(self._wall() * 1000)
         return succeed([sequence.append(each, now) for sequence, each in found])
 
+    def _take_room(self, appends: Sequence[Append]) -> None:
+        """Count batches that come; raises :class:`TopicsUnavailable` if there is no room."""
+        size = sum(len(each.body) + BATCH_BYTES for each in appends)
+        # Looked at only when it may be too much: partitions have become smaller meanwhile.
+        self._most += size
+        if self._most > self._capacity:
+            self._most = self._size() + size
+        self._full = self._most > self._capacity
+        if self._full:
+            raise TopicsUnavailable(FULL)
+
     def _size(self) -> int:
-        return sum(sequence.size for found in self._partitions.values() for sequence in found)
+        kept = sum(sequence.size for found in self._partitions.values() for sequence in found)
+        delayed = sum(len(each.body) + BATCH_BYTES for _, each in self._delayed.values())
+        return kept + delayed
 
     def _of(self, name: str) -> list[_Sequence]:
         if name not in self._partitions:
@@ -351,6 +359,7 @@ class MemoryTopics:
         try:
             for append in appends:
                 self._at(without_stamp(append).partition)
+            self._take_room(appends)
         except (TopicError, ValueError) as error:
             return fail(error)
         ids = []
@@ -370,27 +379,33 @@ class MemoryTopics:
             found[append.partition] += append.records
         return succeed(found)
 
-    def delayed(self, topic: str) -> Deferred[Sequence[DelayedBatch]]:
+    def delayed(
+        self, topic: str, start: DelayPlace = FIRST_DELAY, limit: int | None = None
+    ) -> Deferred[Sequence[DelayedBatch]]:
         """Return the batches of a topic that are not due yet."""
         if topic not in self._settings:
             return fail(UnknownTopic(topic))
-        return succeed(
-            [
-                DelayedBatch(delay_id, due, append.partition, append.records)
-                for due, delay_id, append in sorted(
-                    (due, delay_id, append) for delay_id, (due, append) in self._delayed.items()
-                )
-                if append.partition.topic == topic
-            ]
+        places = sorted(
+            DelayPlace(due, delay_id)
+            for delay_id, (due, append) in self._delayed.items()
+            if append.partition.topic == topic and (due, delay_id) >= start
         )
+        found = []
+        for due, delay_id in places[:limit]:
+            append = self._delayed[delay_id][1]
+            found.append(DelayedBatch(delay_id, due, append.partition, append.records))
+        return succeed(found)
 
     def next_due(self) -> Deferred[int | None]:
         """Return when the next batch is due."""
         return succeed(min((due for due, _ in self._delayed.values()), default=None))
 
-    def cancel(self, delay_id: int) -> Deferred[bool]:
-        """Forget a delayed batch."""
-        return succeed(self._delayed.pop(delay_id, None) is not None)
+    def cancel(self, topic: str, delay_id: int) -> Deferred[bool]:
+        """Forget a delayed batch of a topic."""
+        if topic not in self._settings:
+            return fail(UnknownTopic(topic))
+        known = delay_id in self._delayed and self._delayed[delay_id][1].partition.topic == topic
+        return succeed(known and self._delayed.pop(delay_id, None) is not None)
 
     def commit(self, group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
         """Save the offsets that a group reads next, all or none."""

@@ -23,7 +23,7 @@ class NewRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     timestamp: int | None = None
 
 
-def sizes_of(records: Sequence[NewRecord]) -> list[int]:
+def sizes_of(records: Sequence[NewRecord | Record]) -> list[int]:
     """Return the bytes of records, as limits count them: value, key, and the text of headers."""
     return [
         len(each.value)

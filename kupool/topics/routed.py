@@ -16,8 +16,10 @@ from zope.interface import Attribute, Interface
 
 from kupool.topics.errors import ReservedTopic, TopicExists, UnknownPartition
 from kupool.topics.interfaces import (
+    FIRST_DELAY,
     Append,
     DelayedBatch,
+    DelayPlace,
     ITopicEngine,
     PartitionExtent,
     StoredBatch,
@@ -141,9 +143,11 @@ class RoutedTopics(proxyForInterface(ITopicEngine, "main")):  # type: ignore[mis
         delayed: Deferred[list[int]] = self.main.delay(appends, due)
         return delayed
 
-    def delayed(self, topic: str) -> Deferred[Sequence[DelayedBatch]]:
+    def delayed(
+        self, topic: str, start: DelayPlace = FIRST_DELAY, limit: int | None = None
+    ) -> Deferred[Sequence[DelayedBatch]]:
         """Return the batches of a topic that are not due yet; a source has none."""
-        return succeed([]) if topic in self._sources else self.main.delayed(topic)
+        return succeed([]) if topic in self._sources else self.main.delayed(topic, start, limit)
 
     # -- reading
 

@@ -32,9 +32,11 @@ from kupool.topics.errors import (
     UnknownTopic,
 )
 from kupool.topics.interfaces import (
+    FIRST_DELAY,
     Append,
     Capabilities,
     DelayedBatch,
+    DelayPlace,
     ITopicEngine,
     PartitionExtent,
     StoredBatch,
@@ -390,20 +392,25 @@ class SqliteTopics:
                 )
         return found
 
-    def delayed(self, topic: str) -> Deferred[Sequence[DelayedBatch]]:
+    def delayed(
+        self, topic: str, start: DelayPlace = FIRST_DELAY, limit: int | None = None
+    ) -> Deferred[Sequence[DelayedBatch]]:
         """Return the batches of a topic that are not due yet."""
         row = self._topics.get(topic)
         if row is None:
             return fail(UnknownTopic(topic))
-        return self._read(lambda connection: tables.delayed(connection, row))
+        return self._read(lambda connection: tables.delayed(connection, row, start, limit))
 
     def next_due(self) -> Deferred[int | None]:
         """Return when the next batch is due."""
         return self._read(tables.next_due)
 
-    def cancel(self, delay_id: int) -> Deferred[bool]:
-        """Forget a delayed batch."""
-        return self._write(partial(tables.cancel, delay_id=delay_id))
+    def cancel(self, topic: str, delay_id: int) -> Deferred[bool]:
+        """Forget a delayed batch of a topic."""
+        row = self._topics.get(topic)
+        if row is None:
+            return fail(UnknownTopic(topic))
+        return self._write(partial(tables.cancel, topic=row, delay_id=delay_id))
 
     def commit(self, group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
         """Save the offsets that a group reads next, all or none."""

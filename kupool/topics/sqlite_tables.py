@@ -21,6 +21,7 @@ from kupool.topics.interfaces import (
     CompactionKey,
     Content,
     DelayedBatch,
+    DelayPlace,
     PartitionExtent,
     StoredBatch,
 )
@@ -405,13 +406,15 @@ def append_due(connection: sqlite3.Connection, now: int) -> Due:
     return due
 
 
-def delayed(connection: sqlite3.Connection, topic: TopicRow) -> list[DelayedBatch]:
-    """Return the batches of a topic that wait, those due first first."""
+def delayed(
+    connection: sqlite3.Connection, topic: TopicRow, start: DelayPlace, limit: int | None
+) -> list[DelayedBatch]:
+    """Return the batches of a topic that wait, those due first first, from a place on."""
     rows = connection.execute(
         "SELECT delayed_batches.id, due, number, count FROM delayed_batches "
         "JOIN partitions ON partitions.id = delayed_batches.partition WHERE topic = ? "
-        "ORDER BY due, delayed_batches.id",
-        (topic.key,),
+        "AND (due, delayed_batches.id) >= (?, ?) ORDER BY due, delayed_batches.id LIMIT ?",
+        (topic.key, *start, -1 if limit is None else limit),
     )
     return [
         DelayedBatch(delay_id, due, Partition(topic.name, number), records)
@@ -425,9 +428,14 @@ def next_due(connection: sqlite3.Connection) -> int | None:
     return None if due is None else int(due)
 
 
-def cancel(connection: sqlite3.Connection, delay_id: int) -> bool:
-    """Forget a delayed batch; returns whether it was there."""
-    return connection.execute("DELETE FROM delayed_batches WHERE id = ?", (delay_id,)).rowcount > 0
+def cancel(connection: sqlite3.Connection, topic: TopicRow, delay_id: int) -> bool:
+    """Forget a delayed batch of a topic; returns whether it was there."""
+    gone = connection.execute(
+        "DELETE FROM delayed_batches WHERE id = ? "
+        "AND partition IN (SELECT id FROM partitions WHERE topic = ?)",
+        (delay_id, topic.key),
+    )
+    return gone.rowcount > 0
 
 
 def read(

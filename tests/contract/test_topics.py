@@ -31,6 +31,7 @@ from kupool.topics.interfaces import (
     Append,
     Content,
     DelayedBatch,
+    DelayPlace,
     ITopicEngine,
     PartitionExtent,
     StoredBatch,
@@ -490,8 +491,14 @@ class TopicsContract:
         cancelled = await engine.delay([Append(P0, 1, b"x")], 500)
         self.assertEqual(len({*late, *both, *cancelled}), 4)
         self.assertEqual(await engine.next_due(), 500)
-        self.assertTrue(await engine.cancel(cancelled[0]))
-        self.assertFalse(await engine.cancel(cancelled[0]))
+        await engine.create("other", TopicSettings())
+        self.assertFalse(await engine.cancel("other", cancelled[0]))
+        self.assertTrue(await engine.cancel("t", cancelled[0]))
+        self.assertFalse(await engine.cancel("t", cancelled[0]))
+        with self.assertRaises(UnknownTopic):
+            await engine.cancel("no", both[0])
+        second = await engine.delayed("t", DelayPlace(1000, both[1]), 1)
+        self.assertEqual([each.delay_id for each in second], [both[1]])
         self.assertEqual(
             list(await engine.delayed("t")),
             [
@@ -503,7 +510,7 @@ class TopicsContract:
         self.assertEqual(await engine.append_due(999), {})
         self.assertEqual(await engine.read(P0, 0, 100), [])
         self.assertEqual(await engine.append_due(1000), {P0: 1, P1: 3})
-        self.assertFalse(await engine.cancel(both[0]))
+        self.assertFalse(await engine.cancel("t", both[0]))
         self.assertEqual(await engine.append_due(5000), {P0: 2})
         self.assertEqual(await engine.append_due(5000), {})
         found = await engine.read(P0, 0, 100)
@@ -628,6 +635,21 @@ class MemoryTopicsTests(TopicsContract, TestCase):
         await engine.trim(self.now)
         self.assertEqual(engine.problem(), "")
         self.assertEqual(await engine.append([Append(P0, 1, b"x")]), [3])
+
+    async def test_what_is_delayed_takes_memory(self) -> None:
+        """Q-15, Q-52: and has room when it is due."""
+        engine = MemoryTopics(self.wall, capacity=3 * (BATCH_BYTES + 10))
+        await engine.create("t", TopicSettings())
+        ids = [(await engine.delay([Append(P0, 1, b"x" * 10)], 1000))[0] for _ in range(3)]
+        for late in (
+            engine.delay([Append(P0, 1, b"x")], 1000),
+            engine.append([Append(P0, 1, b"x")]),
+        ):
+            with self.assertRaisesRegex(TopicsUnavailable, "memory of topics is full"):
+                await late
+        await engine.cancel("t", ids[0])
+        self.assertEqual(await engine.append([Append(P0, 1, b"x")]), [0])
+        self.assertEqual(await engine.append_due(1000), {P0: 2})
 
 
 class SlowClock:

@@ -30,7 +30,7 @@ async def dead(world: TopicWorld, caller: Caller, params: DeadParams) -> object:
     if not (caller.may(MANAGE, topic) or caller.may(SUBSCRIBE, topic + SUFFIX)):
         raise forbidden(SUBSCRIBE, topic + SUFFIX)
     start = DeadPlace(params.partition or 0, params.offset)
-    letters, following = await world.dead.page(topic, start, params.limit)
+    letters, following = await world.dead.page(topic, start, params.limit, world.fetch_bytes)
     return {
         "dead": [_shown(letter) for letter in letters],
         "next": None if following is None else following._asdict(),

@@ -124,6 +124,15 @@ class DelayParams(RecordsParams, kw_only=True):
     after_ms: _Time | None = None
 
 
+class DelayedParams(msgspec.Struct):
+    """Params of ``log.delayed``: from the batch that is due at a time, and has an id, on."""
+
+    topic: _Name
+    due: _Offset = 0
+    id: _Offset = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1000
+
+
 class CancelParams(msgspec.Struct):
     """Params of ``log.cancel``; ``id`` is of ``log.delay``."""
 
@@ -250,6 +259,7 @@ __all__ = [
     "DeadParams",
     "DeadPlaceParams",
     "DelayParams",
+    "DelayedParams",
     "FetchParams",
     "GroupParams",
     "HeartbeatParams",

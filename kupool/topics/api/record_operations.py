@@ -15,17 +15,18 @@ from kupool.topics.api.access import (
 )
 from kupool.topics.api.params import (
     CancelParams,
+    DelayedParams,
     DelayParams,
     FetchParams,
     NoParams,
     OffsetsParams,
     ProduceParams,
-    TopicParams,
     TransactionParams,
 )
 from kupool.topics.api.values import bad, new_records, shown_record, shown_written
 from kupool.topics.api.world import TopicWorld
 from kupool.topics.errors import UnknownTopic
+from kupool.topics.interfaces import DelayPlace
 from kupool.topics.partition import Partition
 from kupool.topics.records import Stamp
 
@@ -50,8 +51,10 @@ async def produce(world: TopicWorld, caller: Caller, params: ProduceParams) -> o
         return {"added": len(records)}
     stamp = None
     if params.producer is not None and params.sequence is not None:
-        # With the user: nobody can use up the numbers of another one's producer.
-        stamp = Stamp(f"user:{caller.user}/{params.producer}", params.sequence)
+        # With the user: nobody can use up the numbers of another one's producer. A name may have
+        # slashes: "a" with the producer "b/c" is not "a/b" with "c".
+        user = caller.user.replace("%", "%25").replace("/", "%2F")
+        stamp = Stamp(f"user:{user}/{params.producer}", params.sequence)
     written = await world.topics.produce(
         params.topic, records, partition=params.partition, stamp=stamp
     )
@@ -122,9 +125,12 @@ async def delay(world: TopicWorld, caller: Caller, params: DelayParams) -> objec
     return {"ids": ids}
 
 
-async def delayed(world: TopicWorld, caller: Caller, params: TopicParams) -> object:
-    """Return the batches of a topic that are not due yet."""
+async def delayed(world: TopicWorld, caller: Caller, params: DelayedParams) -> object:
+    """Return the batches of a topic that are not due yet, from a place on."""
     require(caller, SUBSCRIBE, params.topic)
+    start = DelayPlace(params.due, params.id)
+    found = await world.delays.waiting(params.topic, start, params.limit + 1)
+    following = found[params.limit] if len(found) > params.limit else None
     return {
         "batches": [
             {
@@ -133,17 +139,16 @@ async def delayed(world: TopicWorld, caller: Caller, params: TopicParams) -> obj
                 "partition": batch.partition.number,
                 "records": batch.records,
             }
-            for batch in await world.delays.waiting(params.topic)
-        ]
+            for batch in found[: params.limit]
+        ],
+        "next": None if following is None else {"due": following.due, "id": following.delay_id},
     }
 
 
 async def cancel(world: TopicWorld, caller: Caller, params: CancelParams) -> object:
     """Forget a delayed batch of a topic."""
     require_writable(caller, params.topic)
-    waiting = await world.delays.waiting(params.topic)
-    known = any(batch.delay_id == params.id for batch in waiting)
-    return {"cancelled": known and await world.delays.cancel(params.id)}
+    return {"cancelled": await world.delays.cancel(params.topic, params.id)}
 
 
 # -- transactions

@@ -64,7 +64,7 @@ OPERATIONS = (
     Operation("log.fetch", params.FetchParams, record_operations.fetch, reads=True),
     Operation("log.offsets", params.OffsetsParams, record_operations.offsets, reads=True),
     Operation("log.delay", params.DelayParams, record_operations.delay),
-    Operation("log.delayed", params.TopicParams, record_operations.delayed, reads=True),
+    Operation("log.delayed", params.DelayedParams, record_operations.delayed, reads=True),
     Operation("log.cancel", params.CancelParams, record_operations.cancel),
     Operation("log.begin", params.NoParams, record_operations.begin),
     Operation("log.commit", params.TransactionParams, record_operations.commit),

@@ -14,6 +14,9 @@ from kupool.topics.records import NewRecord, Record
 from kupool.topics.service import Written
 from kupool.topics.settings import TopicSettings
 
+#: The most records of one request, as of one transaction: each takes time before it is written.
+REQUEST_RECORDS = 10_000
+
 #: The words for the ends of a partition.
 EARLIEST, LATEST = ENDS = ("earliest", "latest")
 
@@ -33,6 +36,8 @@ def new_records(params: RecordsParams) -> list[NewRecord]:
         many = [RecordParams(one, params.key, params.headers, params.timestamp, params.base64)]
     if not many:
         raise bad("records: expected at least one")
+    if len(many) > REQUEST_RECORDS:
+        raise bad(f"records: expected {REQUEST_RECORDS} at most, not {len(many)}")
     return [_new_record(each, number) for number, each in enumerate(many)]
 
 
@@ -102,6 +107,7 @@ __all__ = [
     "EARLIEST",
     "ENDS",
     "LATEST",
+    "REQUEST_RECORDS",
     "bad",
     "end_or_time",
     "new_records",

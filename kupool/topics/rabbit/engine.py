@@ -21,9 +21,11 @@ from kupool.topics.errors import (
     WrongNode,
 )
 from kupool.topics.interfaces import (
+    FIRST_DELAY,
     Append,
     Capabilities,
     DelayedBatch,
+    DelayPlace,
     ITopicEngine,
     PartitionExtent,
     StoredBatch,
@@ -370,13 +372,15 @@ class RabbitTopics:
         """Append the batches that are due, and that no other node appends."""
         return Deferred.fromCoroutine(self._delays.publish_due(now))
 
-    def delayed(self, topic: str) -> Deferred[Sequence[DelayedBatch]]:
+    def delayed(
+        self, topic: str, start: DelayPlace = FIRST_DELAY, limit: int | None = None
+    ) -> Deferred[Sequence[DelayedBatch]]:
         """Return the batches of a topic that are not due yet."""
         stored = self._directory.find(topic)
         if stored is None:
             return fail(UnknownTopic(topic))
         found: Deferred[Sequence[DelayedBatch]] = self._store.run(
-            partial(statements.delayed, topic=stored)
+            partial(statements.delayed, topic=stored, start=start, limit=limit)
         )
         return found
 
@@ -385,9 +389,14 @@ class RabbitTopics:
         found: Deferred[int | None] = self._store.run(statements.next_due)
         return found
 
-    def cancel(self, delay_id: int) -> Deferred[bool]:
-        """Forget a delayed batch."""
-        gone: Deferred[bool] = self._store.run(partial(statements.cancel, delay_id=delay_id))
+    def cancel(self, topic: str, delay_id: int) -> Deferred[bool]:
+        """Forget a delayed batch of a topic."""
+        stored = self._directory.find(topic)
+        if stored is None:
+            return fail(UnknownTopic(topic))
+        gone: Deferred[bool] = self._store.run(
+            partial(statements.cancel, topic=stored, delay_id=delay_id)
+        )
         return gone
 
     # -- groups

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from kupool.topics.errors import TopicExists, UnknownTopic
-from kupool.topics.interfaces import DelayedBatch
+from kupool.topics.interfaces import DelayedBatch, DelayPlace
 from kupool.topics.partition import Partition
 from kupool.topics.settings import TopicSettings, check_change
 
@@ -401,12 +401,14 @@ async def published(cursor: StatementCursor, delay_ids: Sequence[int]) -> None:
         await cursor.execute("DELETE FROM log_delays WHERE delay_id = %s", (delay_id,))
 
 
-async def delayed(cursor: StatementCursor, topic: StoredTopic) -> list[DelayedBatch]:
-    """Return the batches of a topic that wait, those due first first."""
+async def delayed(
+    cursor: StatementCursor, topic: StoredTopic, start: DelayPlace, limit: int | None
+) -> list[DelayedBatch]:
+    """Return the batches of a topic that wait, those due first first, from a place on."""
     await cursor.execute(
         "SELECT delay_id, due, number, records FROM log_delays WHERE topic_key = %s "
-        "ORDER BY due, delay_id",
-        (topic.key,),
+        "AND (due, delay_id) >= (%s, %s) ORDER BY due, delay_id LIMIT %s",
+        (topic.key, *start, 2**62 if limit is None else limit),
     )
     return [
         DelayedBatch(delay_id, at, Partition(topic.name, number), records)
@@ -421,10 +423,11 @@ async def next_due(cursor: StatementCursor) -> int | None:
     return None if row[0] is None else int(row[0])
 
 
-async def cancel(cursor: StatementCursor, delay_id: int) -> bool:
-    """Forget a delayed batch; returns whether it was there, and not claimed."""
+async def cancel(cursor: StatementCursor, topic: StoredTopic, delay_id: int) -> bool:
+    """Forget a delayed batch of a topic; returns whether it was there, and not claimed."""
     await cursor.execute(
-        "DELETE FROM log_delays WHERE delay_id = %s AND claimed_from IS NULL RETURNING delay_id",
-        (delay_id,),
+        "DELETE FROM log_delays WHERE delay_id = %s AND topic_key = %s AND claimed_from IS NULL "
+        "RETURNING delay_id",
+        (delay_id, topic.key),
     )
     return bool(cursor.fetchall())

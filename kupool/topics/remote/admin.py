@@ -19,6 +19,7 @@ from kupool.topics.api.params import (
     CancelParams,
     DeadParams,
     DeadPlaceParams,
+    DelayedParams,
     GroupParams,
     NoParams,
     ResetParams,
@@ -145,9 +146,19 @@ class TopicAdmin:
 
     def delayed(self, topic: str) -> Deferred[list[DelayedEntry]]:
         """Return what is not due yet."""
-        params = TopicParams(topic)
-        asked: Deferred[DelayedResult] = Deferred.fromCoroutine(self._ask("log.delayed", params))
-        return asked.addCallback(lambda result: result.batches)
+        return Deferred.fromCoroutine(self._delayed(topic))
+
+    async def _delayed(self, topic: str) -> list[DelayedEntry]:
+        found: list[DelayedEntry] = []
+        params = DelayedParams(topic)
+        while True:
+            page: DelayedResult = await self._ask("log.delayed", params)
+            found += page.batches
+            if page.next is None:
+                return found
+            if (page.next.due, page.next.id) <= (params.due, params.id):
+                raise BadAnswer("log.delayed: the next page is the same one")
+            params.due, params.id = page.next.due, page.next.id
 
     def cancel(self, topic: str, delay_id: int) -> Deferred[bool]:
         """Forget what is delayed; returns whether it was there, and so was never written."""

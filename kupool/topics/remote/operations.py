@@ -115,10 +115,18 @@ class DelayedEntry(_Result):
     records: Whole
 
 
+class DelayedNext(_Result):
+    """The place of the first batch of the next page."""
+
+    due: Whole
+    id: Whole
+
+
 class DelayedResult(_Result):
-    """Result of ``log.delayed``."""
+    """Result of ``log.delayed``, and where the next page begins."""
 
     batches: list[DelayedEntry]
+    next: DelayedNext | None = None
 
 
 class CancelResult(_Result):

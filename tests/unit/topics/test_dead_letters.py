@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.topics.dead_letters import DeadLetters, DeadPlace, DeadRecord
+from kupool.topics.dead_letters import FIRST, DeadLetters, DeadPlace, DeadRecord
 from kupool.topics.errors import InvalidTopic, TopicsUnavailable, UnknownTopic
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.partition import Partition
@@ -26,7 +26,7 @@ class DeadLettersTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.topics = topics_in_memory(self.clock)
+        self.topics = topics_in_memory(self.clock, run_in_thread=maybeDeferred)
         self.engine: Any = self.topics.engine
         self.settle(self.topics.create("t", TopicSettings(partitions=2, max_record=100)))
         self.told: list[DeadRecord] = []
@@ -59,8 +59,9 @@ class DeadLettersTests(SynchronousTestCase):
             "dlq-reason": "ValueError: no such account",
             "dlq-attempts": "3",
         }
-        record = Record(0, 5, b"k", b"v7", headers)
-        self.assertEqual(self.records(Partition("t.dlq", 1)), [record])
+        (record,) = self.records(Partition("t.dlq", 1))
+        headers["dlq-id"] = record.headers["dlq-id"]
+        self.assertEqual(record, Record(0, 5, b"k", b"v7", headers))
         self.assertEqual(
             self.letters(),
             [DeadRecord(1, 0, P1, 7, "g", "ValueError: no such account", 3, record)],
@@ -89,6 +90,40 @@ class DeadLettersTests(SynchronousTestCase):
         delivery = DeliveredRecord(P0, Record(0, 5, None, b"x" * 100, {}))
         self.settle(self.dead.give_away("g", delivery, long))
         self.assertEqual(len(self.letters()[0].reason), 1000)
+
+    def test_the_topic_takes_larger_records_than_before(self) -> None:
+        """Q-51, Q-13: a group that gives up on one is not stuck."""
+        self.bury(1)
+        self.settle(self.topics.change("t", TopicSettings(partitions=2, max_record=90_000)))
+        large = DeliveredRecord(P0, Record(2, 5, None, b"x" * 90_000, {}))
+        self.settle(self.dead.give_away("g", large, WHY))
+        self.assertEqual([x.source_offset for x in self.letters()], [1, 2])
+
+    def test_one_by_one_in_any_order(self) -> None:
+        """Q-51: the oldest may be the last that is sent back."""
+        for offset in range(8):
+            self.bury(offset)
+        for offset in (7, 6, 5, 4, 3, 2, 1, 0):
+            self.assertEqual(self.settle(self.dead.redrive_one("t", DeadPlace(0, offset))), 1)
+        self.assertEqual(len(self.records(P0)), 8)
+
+    def test_letters_behind_a_deleted_topic_of_letters(self) -> None:
+        """Q-51: what has the place of one that was sent back is another letter."""
+        for _ in range(2):
+            self.bury(1)
+            self.assertEqual(self.settle(self.dead.redrive("t")), 1)
+            self.settle(self.topics.delete("t.dlq"))
+        self.assertEqual(len(self.records(P0)), 2)
+
+    def test_a_page_has_so_many_bytes(self) -> None:
+        """Q-51, Q-62: large letters do not make one answer; one is given whatever its size."""
+        for offset in range(4):
+            self.bury(offset)
+        page, following = self.settle(self.dead.page("t", FIRST, 100, 300))
+        self.assertEqual([x.offset for x in page], [0, 1])
+        self.assertEqual(following, DeadPlace(0, 2))
+        page, _ = self.settle(self.dead.page("t", DeadPlace(0, 3), 100, 1))
+        self.assertEqual([x.offset for x in page], [3])
 
     def test_a_topic_with_fewer_partitions_takes_all(self) -> None:
         self.settle(self.topics.create("t.dlq", TopicSettings()))

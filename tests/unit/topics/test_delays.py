@@ -106,8 +106,8 @@ class DelayedRecordsTests(SynchronousTestCase):
             [(each.delay_id, each.due, each.records) for each in found],
             [(two, 1_000_003_000, 1), (one, 1_000_005_000, 1)],
         )
-        self.assertTrue(self.settle(self.delays.cancel(two)))
-        self.assertFalse(self.settle(self.delays.cancel(two)))
+        self.assertTrue(self.settle(self.delays.cancel("t", two)))
+        self.assertFalse(self.settle(self.delays.cancel("t", two)))
         self.clock.pump([1] * 6)
         self.assertEqual(self.values(), [b"a"])
 

@@ -76,6 +76,9 @@ class ProduceTests(RecordCase):
         other = self.produce("b", user="bob", role="worker", **stamp)
         self.assertEqual(other["written"][0]["offset"], 1)
         self.assertEqual(self.values(offset=0), ["a", "b"])
+        self.produce("d", user="bob/x", role="admin", producer="y", sequence=1)
+        self.produce("e", user="bob", role="admin", producer="x/y", sequence=1)
+        self.assertEqual(self.values(offset=2), ["d", "e"])
         for sequence in range(2, 8):
             self.produce("c", producer="p", sequence=sequence)
         code, text = self.produce("a", **stamp)
@@ -88,6 +91,7 @@ class ProduceTests(RecordCase):
             ({}, 32, "records or value: expected one of them"),
             ({"records": many, "value": "b"}, 32, "records or value: expected one of them"),
             ({"records": []}, 32, "records: expected at least one"),
+            ({"records": many * 10_001}, 32, "records: expected 10000 at most, not 10001"),
             ({"value": "?", "base64": True}, 32, "record 0: "),
             ({"value": "ä", "base64": True}, 32, "record 0: "),
             ({"value": "a", "producer": "p"}, 32, "producer and sequence: expected both or none"),
@@ -236,6 +240,19 @@ class DelayTests(RecordCase):
         self.clock.pump([1] * 10)
         self.assertEqual(self.values(offset=0), ["a"])
         self.assertEqual(self.values(offset=0, partition=1), ["b"])
+
+    def test_a_page_of_those_that_are_delayed(self) -> None:
+        """Q-52, Q-62: however many there are, an answer has so many."""
+        for after in (5000, 4000, 4000, 3000, 6000):
+            self.ask("log.delay", topic="shop", value="a", after_ms=after)
+        seen: list[int] = []
+        place: dict[str, int] | None = {}
+        while place is not None:
+            page = self.ask("log.delayed", topic="shop", limit=2, **place)
+            self.assertLessEqual(len(page["batches"]), 2)
+            seen += [each["id"] for each in page["batches"]]
+            place = page["next"]
+        self.assertEqual(seen, [4, 2, 3, 1, 5])
 
     def test_one_of_another_topic_is_not_cancelled(self) -> None:
         """Q-52: who may write to one topic cannot undo what others wrote to another."""
