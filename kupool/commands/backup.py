@@ -19,7 +19,7 @@ from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_in
 from kupool.commands.data_files import missing_file, not_a_folder
 from kupool.commands.progress import counted
 from kupool.commands.settings_flags import add_settings_parser, load_settings
-from kupool.settings import LogSettings, StorageSettings
+from kupool.settings import Settings
 
 #: How much the command lowers its priority for the daemon.
 NICENESS = 10
@@ -48,15 +48,16 @@ def run(arguments: argparse.Namespace) -> int:
         loaded = load_settings(arguments)
         if loaded is None:
             return 1
-        return _make(loaded.settings.storage, loaded.settings.log, target)
+        return _make(loaded.settings, target)
     except BackupError as error:
         complain(str(error))
         return 1
 
 
-def _make(storage: StorageSettings, log: LogSettings, target: Path) -> int:
+def _make(settings: Settings, target: Path) -> int:
+    storage, log = settings.storage, settings.log
     folder = Path(storage.data)
-    parts, missing = parts_in(folder, storage, log), elsewhere(storage, log)
+    parts, missing = parts_in(folder, settings), elsewhere(storage, log)
     if not parts:
         complain(
             f"there is no file to back up: {' and '.join(missing)} are not in the data folder; "

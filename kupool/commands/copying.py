@@ -10,8 +10,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from kupool.backup import file_name
 from kupool.backup.contents import OPTIONAL
 from kupool.commands.console import make_console
-from kupool.daemon.files import has_spool
-from kupool.settings import LogSettings, StorageSettings
+from kupool.daemon.files import has_spool, topics_file
+from kupool.settings import LogSettings, Settings, StorageSettings
 from kupool.storage.copies import Progress as Told
 
 #: The page about data that is in no file.
@@ -63,10 +63,16 @@ def parts_of(storage: StorageSettings, log: LogSettings) -> Sequence[str]:
     return found
 
 
-def parts_in(folder: Path, storage: StorageSettings, log: LogSettings) -> Sequence[str]:
-    """Return these parts, and those in a folder that it has with any settings."""
+def parts_in(folder: Path, settings: Settings) -> Sequence[str]:
+    """Return these parts, and those of topics that are in a folder.
+
+    If these settings keep nothing in files, what is there is left from others, and does not count.
+    """
+    always = parts_of(settings.storage, settings.log)
+    if not always and not topics_file(settings):
+        return []
     optional = (part for part in sorted(OPTIONAL) if (folder / file_name(part)).exists())
-    return [*parts_of(storage, log), *optional]
+    return [*always, *optional]
 
 
 def elsewhere(storage: StorageSettings, log: LogSettings) -> Sequence[str]:

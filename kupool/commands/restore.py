@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     settings = loaded.settings
     source = Path(os.path.abspath(arguments.source))
-    parts = parts_in(source, settings.storage, settings.log)
+    parts = parts_in(source, settings)
     if not parts:
         missing = elsewhere(settings.storage, settings.log)
         complain(f"{' and '.join(missing)} are not in the data folder; {PAGE} says what to do")
