@@ -158,7 +158,11 @@ class TopicDirectory:
 def arguments_of(settings: TopicSettings) -> dict[str, Any]:
     """Return what the streams of a topic are made with."""
     size = settings.retention_bytes
-    return stream_arguments(max_age(settings), size and max(size, LEAST_BYTES), settings.replicas)
+    arguments = stream_arguments(
+        max_age(settings), size and max(size, LEAST_BYTES), settings.replicas
+    )
+    # By default all partitions would be led by the node that their topic was created at.
+    return {**arguments, "x-queue-leader-locator": "balanced"}
 
 
 __all__ = ["TopicDirectory", "arguments_of"]
