@@ -17,6 +17,7 @@ from kupool.commands.console import complain
 from kupool.commands.partition_reader import PartitionReader, partitions_of
 from kupool.commands.record_lines import RecordLines, add_record_flags
 from kupool.commands.retrying import Retrying
+from kupool.commands.running import PipeReaderWatch
 
 #: The most requests that wait for records at once.
 POLLS = 16
@@ -90,12 +91,13 @@ class _Following:
     """Prints what is written to some partitions, from where their readers are.
 
     It never ends by itself: it reads on when the daemon was away, and beyond records that were
-    dropped before they were read.
+    dropped before they were read. Nobody reads standard output any more: that ends it.
     """
 
     def __init__(
         self, reactor: Any, lines: RecordLines, readers: Sequence[PartitionReader]
     ) -> None:
+        self._reactor = reactor
         self._lines = lines
         #: Partitions that no request reads now; the one that has waited longest is the first.
         self._idle = deque(readers)
@@ -106,6 +108,7 @@ class _Following:
     async def run(self) -> None:
         """Print until it is cancelled; raises the error that does not pass."""
         polls = [Deferred.fromCoroutine(self._poll()) for _ in range(self._polls)]
+        polls.append(PipeReaderWatch(self._reactor).gone)
         try:
             await gatherResults(polls, consumeErrors=True)
         except FirstError as error:
