@@ -248,7 +248,12 @@ def make_topics(
     )
     world = TopicWorld(
         topics,
-        ConsumerGroups(engine, reactor, wall, GroupLimits(groups=own.groups, members=own.members)),
+        ConsumerGroups(
+            engine,
+            reactor,
+            wall,
+            GroupLimits(groups=own.groups, of_owner=own.user_groups, members=own.members),
+        ),
         DeadLetters(topics),
         DelayedRecords(topics, reactor, wall),
         TopicTransactions(

@@ -813,6 +813,13 @@ class NodeTopicsSettings:
         least=1,
         name="topics_max_groups",
     )
+    user_groups: int = _setting(
+        COUNT,
+        "100",
+        "maximum number of consumer groups with members that one user has made",
+        name="topics_user_groups",
+        least=1,
+    )
     members: int = _setting(
         COUNT,
         "1000",
