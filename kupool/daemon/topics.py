@@ -252,7 +252,12 @@ def make_topics(
             engine,
             reactor,
             wall,
-            GroupLimits(groups=own.groups, of_owner=own.user_groups, members=own.members),
+            GroupLimits(
+                groups=own.groups,
+                of_owner=own.user_groups,
+                members=own.members,
+                partitions=own.group_partitions,
+            ),
         ),
         DeadLetters(topics),
         DelayedRecords(topics, reactor, wall),

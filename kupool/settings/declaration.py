@@ -827,6 +827,13 @@ class NodeTopicsSettings:
         least=1,
         name="topics_max_members",
     )
+    group_partitions: int = _setting(
+        COUNT,
+        "10000",
+        "maximum number of partitions of the topics that one consumer group reads",
+        least=1,
+        name="topics_group_partitions",
+    )
     transactions: int = _setting(
         COUNT,
         "1000",

@@ -60,13 +60,14 @@ PER_START = 1 << 32
 
 @dataclass(frozen=True)
 class GroupLimits:
-    """The most groups with members, of all and of one owner, the most members of one, and their
-    session timeouts in seconds.
+    """The most groups with members, of all and of one owner, the most members and partitions of
+    one, and their session timeouts in seconds.
     """
 
     groups: int = 1000
     of_owner: int = 100
     members: int = 1000
+    partitions: int = 10_000
     shortest_session: float = 1.0
     longest_session: float = 600.0
 
@@ -174,6 +175,13 @@ class ConsumerGroups:
         for topic in sorted(subscription.topics):
             if self._engine.topic(topic) is None:
                 raise UnknownTopic(topic)
+        # Whoever comes or goes has all of them distributed again.
+        before = self._groups[group].topics if group in self._groups else frozenset[str]()
+        count = sum(self._partitions(before | subscription.topics).values())
+        if count > self._limits.partitions:
+            raise TooManyGroups(
+                f"group {group} would have {count} partitions, more than {self._limits.partitions}"
+            )
 
     async def _load(self, group: str, owner: str) -> None:
         """Make a group that has no members yet; its generations follow those of all before."""

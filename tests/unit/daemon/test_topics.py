@@ -108,6 +108,7 @@ class SettingTests(PasswordCase):
         "max_topics": "2",
         "topics_max_groups": "2",
         "topics_user_groups": "1",
+        "topics_group_partitions": "2",
         "topics_max_members": "1",
         "topics_max_transactions": "2",
         "topics_user_transactions": "1",
@@ -129,6 +130,10 @@ class SettingTests(PasswordCase):
             (joe, "i", 34),
         ):
             self.assertEqual(self.code(peer, "group.join", group=group, topics=["a"]), code)
+        self.assertEqual(self.code(bob, "topic.change", topic="a", settings={"partitions": 3}), 0)
+        bob.request("group.join", {"group": "h", "topics": ["a"]})
+        self.network.settle()
+        self.assertIn("more than 2", bob.messages()[-1]["error"])
         for peer, code in ((alice, 0), (alice, 34), (bob, 0), (joe, 34)):
             self.assertEqual(self.code(peer, "log.begin"), code)
         self.network.advance(5)

@@ -214,6 +214,17 @@ class MemberTests(GroupsTestCase):
         error = self.failureResultOf(self.groups.join("i", "c", wanted), TooManyGroups)
         self.assertIn("there are 2 groups with members already", str(error.value))
 
+    def test_the_partitions_of_one_group(self) -> None:
+        """Q-42, Q-62: all members together; a join takes no longer than these take."""
+        self.settle(self.engine.create("wide", TopicSettings(partitions=20)))
+        self.groups = self.make(partitions=21)
+        self.join("a", "wide")
+        error = self.failureResultOf(
+            self.groups.join("g", "b", GroupSubscription(frozenset(("t",)), 10)), TooManyGroups
+        )
+        self.assertIn("partitions, more than 21", str(error.value))
+        self.join("b", "wide")
+
     def test_the_groups_of_one_owner(self) -> None:
         """Q-42, Q-62: one user does not keep all others from having groups."""
         self.groups = self.make(of_owner=2)
