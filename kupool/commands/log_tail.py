@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherResults
 
 from kupool.commands.api import ApiClient, ApiRefused
 from kupool.commands.api_flags import add_api_parser
@@ -22,6 +22,7 @@ from kupool.commands.partition_reader import (
 )
 from kupool.commands.record_lines import RecordLines, add_record_flags
 from kupool.commands.retrying import Retrying
+from kupool.commands.running import PipeReaderWatch
 
 #: The most requests that wait for records at once.
 POLLS = 16
@@ -103,12 +104,14 @@ class _Following:
     """Prints what is written to some partitions, from where their readers are.
 
     It reads on when the daemon was away, and beyond records that were dropped before they were
-    read. It ends when each partition has come to a batch that cannot be read.
+    read. It ends when each partition has come to a batch that cannot be read, and when nobody reads
+    standard output any more.
     """
 
     def __init__(
         self, reactor: Any, lines: RecordLines, readers: Sequence[PartitionReader]
     ) -> None:
+        self._reactor = reactor
         self._lines = lines
         #: Partitions that no request reads now; the one that has waited longest is the first.
         self._idle = deque(readers)
@@ -121,13 +124,21 @@ class _Following:
         pass.
         """
         polls = [Deferred.fromCoroutine(self._poll()) for _ in range(self._polls)]
+        gone = PipeReaderWatch(self._reactor).gone
+        read = gatherResults(polls, consumeErrors=True)
+        either = DeferredList(
+            [read, gone], fireOnOneCallback=True, fireOnOneErrback=True, consumeErrors=True
+        )
         try:
-            await gatherResults(polls, consumeErrors=True)
+            await either
         except FirstError as error:
-            error.subFailure.raiseException()
+            failure = error.subFailure
+            if isinstance(failure.value, FirstError):
+                failure = failure.value.subFailure
+            failure.raiseException()
         finally:
-            for poll in polls:
-                poll.cancel()
+            for each in (*polls, gone):
+                each.cancel()
 
     async def _poll(self) -> None:
         while self._idle:

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -13,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -23,7 +25,7 @@ from twisted.logger import (
     globalLogBeginner,
 )
 from twisted.python.failure import Failure
-from zope.interface import provider
+from zope.interface import implementer, provider
 
 from kupool.client.failures import ClientError
 from kupool.commands.console import complain, forget_output
@@ -105,6 +107,47 @@ class Output:
         except OSError as error:
             forget_output()
             self._ending.fail(ClientError(f"standard output: {error.strerror or error}"))
+
+
+@implementer(IReadDescriptor)
+class PipeReaderWatch:
+    """Watches whether the reader of the pipe on standard output goes away.
+
+    A command that waits prints nothing, and would not learn of it. ``gone`` fails with
+    :class:`BrokenPipeError` then, and never fires if standard output is no pipe.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._descriptor = -1
+        self.gone: Deferred[None] = Deferred(lambda _: self._stop())
+        with suppress(OSError):  # it has no descriptor
+            found = sys.stdout.fileno()
+            if stat.S_ISFIFO(os.fstat(found).st_mode):
+                self._descriptor = found
+                reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is watched."""
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        """Return what Twisted calls it."""
+        return type(self).__name__
+
+    def _stop(self) -> None:
+        if self._descriptor >= 0:
+            self._reactor.removeReader(self)
+
+    def doRead(self) -> None:
+        """The end for writing can be read only when the other one is closed."""
+        self.connectionLost(Failure(BrokenPipeError()))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reader has gone away, or the reactor stops."""
+        self._stop()
+        if not self.gone.called:
+            self.gone.errback(BrokenPipeError())
 
 
 def run(command: Callable[[Any, Ending], Coroutine[Any, Any, int]], log_level: Any) -> int:

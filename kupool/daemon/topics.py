@@ -278,7 +278,12 @@ def make_topics(
             engine,
             reactor,
             wall,
-            GroupLimits(groups=own.groups, members=own.members),
+            GroupLimits(
+                groups=own.groups,
+                of_owner=own.user_groups,
+                members=own.members,
+                partitions=own.group_partitions,
+            ),
             leases=leases,
         ),
         DeadLetters(topics, _nothing if events is None else DeadLetterEvents(events).told),

@@ -836,12 +836,26 @@ class NodeTopicsSettings:
         least=1,
         name="topics_max_groups",
     )
+    user_groups: int = _setting(
+        COUNT,
+        "100",
+        "maximum number of consumer groups with members that one user has made",
+        name="topics_user_groups",
+        least=1,
+    )
     members: int = _setting(
         COUNT,
         "1000",
         "maximum number of members of one consumer group",
         least=1,
         name="topics_max_members",
+    )
+    group_partitions: int = _setting(
+        COUNT,
+        "10000",
+        "maximum number of partitions of the topics that one consumer group reads",
+        least=1,
+        name="topics_group_partitions",
     )
     transactions: int = _setting(
         COUNT,

@@ -99,6 +99,16 @@ def after(work: Deferred[Any]) -> Deferred[None]:
     return waiter
 
 
+def uncut(work: Deferred[T]) -> Deferred[T]:
+    """Return a Deferred with the outcome of ``work``; cancelling it leaves ``work`` alone.
+
+    For work that goes on whatever happens, and whose end has to be noticed.
+    """
+    outcome: Deferred[T] = Deferred()
+    work.addBoth(outcome.callback)
+    return outcome
+
+
 async def and_then(work: Awaitable[T], end: Callable[[], Awaitable[object]]) -> T:
     """Await ``work``, then always await ``end``; returns the result of ``work``.
 
@@ -116,4 +126,4 @@ async def and_then(work: Awaitable[T], end: Callable[[], Awaitable[object]]) -> 
     return result
 
 
-__all__ = ["UnderWay", "Waiters", "after", "and_then"]
+__all__ = ["UnderWay", "Waiters", "after", "and_then", "uncut"]

@@ -19,6 +19,9 @@ from kupool.topics.settings import TopicSettings
 #: Bytes from which a batch is encoded and decoded in a thread, if that compresses it.
 IN_THREAD = 16 * 1024
 
+#: Batches of one call from which they are encoded in a thread.
+MANY_BATCHES = 100
+
 
 class Writing(NamedTuple):
     """Records to write to a topic; see :meth:`Topics.produce` for the rest."""
@@ -146,7 +149,8 @@ class BatchMaker:
             if max(sizes) > settings.max_record:
                 raise RecordTooLarge(writing.topic, max(sizes), settings.max_record)
         batches = self._batches(writing, topic, sizes)
-        slow = settings.compression != PLAIN and len(payload) >= IN_THREAD
+        compresses = settings.compression != PLAIN and len(payload) >= IN_THREAD
+        slow = compresses or len(batches) >= MANY_BATCHES
         encode = partial(self._encode, writing, topic, batches, payload)
         return Prepared(writing.topic, batches, encode, slow)
 
@@ -234,4 +238,4 @@ class BatchMaker:
         return CompactionKey(key_hash(record.key), passing=not record.value)
 
 
-__all__ = ["IN_THREAD", "BatchMaker", "Prepared", "Writing"]
+__all__ = ["IN_THREAD", "MANY_BATCHES", "BatchMaker", "Prepared", "Writing"]

@@ -60,12 +60,14 @@ PER_START = 1 << 32
 
 @dataclass(frozen=True)
 class GroupLimits:
-    """The most groups with members, the most members of one, and their session timeouts in
-    seconds.
+    """The most groups with members, of all and of one owner, the most members and partitions of
+    one, and their session timeouts in seconds.
     """
 
     groups: int = 1000
+    of_owner: int = 100
     members: int = 1000
+    partitions: int = 10_000
     shortest_session: float = 1.0
     longest_session: float = 600.0
 
@@ -121,6 +123,8 @@ class ConsumerGroups:
         self._leases = OnlyNode() if leases is None else leases
         self._leases.watch(self._lost)
         self._groups: dict[str, GroupMembership] = {}
+        #: Who made each group that has members; also some that have none any more.
+        self._owners: dict[str, str] = {}
         #: Groups whose first generation is being read.
         self._coming: dict[str, Waiters[None]] = {}
         self._running = RunningTime(clock.seconds, LOOK)
@@ -129,20 +133,23 @@ class ConsumerGroups:
     # -- members
 
     def join(
-        self, group: str, member_id: str, subscription: GroupSubscription
+        self, group: str, member_id: str, subscription: GroupSubscription, *, owner: str = ""
     ) -> Deferred[MemberPlace]:
         """Add a member to a group, or change what a member subscribes to.
 
+        The group counts as one of the ``owner`` who joins it first, while it has members; those
+        of nobody are not limited.
+
         Fails with :class:`InvalidGroup`, :class:`UnknownTopic` or :class:`TooManyGroups`.
         """
-        return Deferred.fromCoroutine(self._join(group, member_id, subscription))
+        return Deferred.fromCoroutine(self._join(group, member_id, subscription, owner=owner))
 
     async def _join(
-        self, group: str, member_id: str, subscription: GroupSubscription
+        self, group: str, member_id: str, subscription: GroupSubscription, *, owner: str
     ) -> MemberPlace:
         self._check(group, member_id, subscription)
         await self._leases.hold(group)
-        await self._load(group)
+        await self._load(group, owner)
         membership = self._groups[group]
         if member_id not in membership.members and len(membership.members) >= self._limits.members:
             raise TooManyGroups(f"group {group} has {self._limits.members} members already")
@@ -168,8 +175,15 @@ class ConsumerGroups:
         for topic in sorted(subscription.topics):
             if self._engine.topic(topic) is None:
                 raise UnknownTopic(topic)
+        # Whoever comes or goes has all of them distributed again.
+        before = self._groups[group].topics if group in self._groups else frozenset[str]()
+        count = sum(self._partitions(before | subscription.topics).values())
+        if count > self._limits.partitions:
+            raise TooManyGroups(
+                f"group {group} would have {count} partitions, more than {self._limits.partitions}"
+            )
 
-    async def _load(self, group: str) -> None:
+    async def _load(self, group: str, owner: str) -> None:
         """Make a group that has no members yet; its generations follow those of all before."""
         while group not in self._groups:
             if group in self._coming:
@@ -177,6 +191,7 @@ class ConsumerGroups:
                 continue
             if len(self._groups) + len(self._coming) >= self._limits.groups:
                 raise TooManyGroups(f"there are {self._limits.groups} groups with members already")
+            self._own(group, owner)
             waiters = self._coming[group] = Waiters()
             try:
                 start: int = await self._engine.next_generation(group)
@@ -184,6 +199,15 @@ class ConsumerGroups:
             finally:
                 del self._coming[group]
                 waiters.tell(None)
+
+    def _own(self, group: str, owner: str) -> None:
+        """Note who makes a group; raises :class:`TooManyGroups`."""
+        there = self._groups.keys() | self._coming.keys()
+        self._owners = {name: whose for name, whose in self._owners.items() if name in there}
+        most = self._limits.of_owner
+        if owner and sum(whose == owner for whose in self._owners.values()) >= most:
+            raise TooManyGroups(f"{owner} has {most} groups with members already")
+        self._owners[group] = owner
 
     def check_holder(
         self, group: str, member_id: str, generation: int, partition: Partition

@@ -22,6 +22,7 @@ from zope.interface import implementer
 from kupool.storage.database import Database, DatabaseClosed, DatabaseUnusable, touch
 from kupool.storage.probing import WriteProbe
 from kupool.storage.reading import ReadOnlyDatabase
+from kupool.timing.waiting import uncut
 from kupool.topics import sqlite_retention as retention
 from kupool.topics import sqlite_tables as tables
 from kupool.topics.errors import (
@@ -138,9 +139,8 @@ class SqliteTopics:
             return None
 
         now = int(self._wall() * 1000)
-        return self._write(partial(tables.create, name=name, settings=settings, now=now)).addBoth(
-            created
-        )
+        create = partial(tables.create, name=name, settings=settings, now=now)
+        return uncut(self._write(create).addBoth(created))
 
     def change(self, name: str, settings: TopicSettings) -> Deferred[None]:
         """Change the settings of a topic; partitions may be added."""
@@ -157,9 +157,8 @@ class SqliteTopics:
                 self._topics[name] = found
                 self._places.clear()
 
-        return self._write(partial(tables.change, topic=topic, settings=settings)).addCallback(
-            changed
-        )
+        change = partial(tables.change, topic=topic, settings=settings)
+        return uncut(self._write(change).addCallback(changed))
 
     def delete(self, name: str) -> Deferred[None]:
         """Delete a topic; its name is free at once, its storage when the Deferred fires."""
@@ -173,7 +172,7 @@ class SqliteTopics:
             return failure
 
         gone = self._write(partial(tables.delete, topic=topic))
-        return gone.addCallbacks(lambda _: self._remove_deleted(), failed)
+        return uncut(gone.addCallbacks(lambda _: self._remove_deleted(), failed))
 
     def _remove_deleted(self) -> Deferred[None]:
         """Remove the batches of deleted topics, a part at a time."""

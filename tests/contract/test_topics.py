@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
@@ -692,6 +692,27 @@ class SqliteTopicsTests(TopicsContract, TestCase):
             found = connection.execute(sql).fetchall()
         connection.close()
         return found
+
+    async def test_a_caller_that_gives_up(self) -> None:
+        """Q-26: what it asked for is done, and the engine knows what the file has."""
+        engine = await self.engine()
+        for asked in (
+            engine.create("u", TopicSettings()),
+            engine.change("t", TopicSettings(partitions=3)),
+        ):
+            asked.cancel()
+            with self.assertRaises(CancelledError):
+                await asked
+        await engine.next_generation("g")  # behind them
+        self.assertEqual(sorted(engine.topics()), ["t", "u"])
+        self.assertEqual(engine.topic("t"), TopicSettings(partitions=3))
+        asked = engine.delete("u")
+        asked.cancel()
+        with self.assertRaises(CancelledError):
+            await asked
+        await engine.next_generation("g")
+        self.assertEqual(sorted(engine.topics()), ["t"])
+        await engine.create("u", TopicSettings())
 
     async def test_a_deleted_topic_frees_its_storage(self) -> None:
         """Q-26: its records and the ids of its partitions, also after a kill in the middle."""

@@ -44,6 +44,24 @@ class TopicCommandCase(SynchronousTestCase):
 
 
 class TopicCommandTests(TopicCommandCase):
+    def test_a_reader_that_goes_away_while_nothing_comes(self) -> None:
+        """Q-83, K-88: ``tail -f | head -1`` ends at once, not with the next record."""
+        self.kupool("topic", "create", "t")
+        self.kupool("log", "produce", "t", "only")
+        reader, output = os.pipe()
+        tail = subprocess.Popen(
+            [*KUPOOL, "log", "tail", "t", "-f", "--values"],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            env=environment(self.env),
+        )
+        self.addCleanup(tail.kill)
+        os.close(output)
+        self.assertEqual(os.read(reader, 100), b"only\n")
+        os.close(reader)
+        _, told = tail.communicate(timeout=PATIENCE)
+        self.assertEqual((tail.returncode, told), (141, b""))
+
     def test_a_reader_that_goes_away(self) -> None:
         """Q-83, K-88: ``| head -1`` and a full disk are no error of this program."""
         self.kupool("topic", "create", "t")

@@ -43,7 +43,7 @@ async def join(world: TopicWorld, caller: Caller, params: JoinParams) -> object:
         require(caller, SUBSCRIBE, topic)
     member = f"m-{secrets.token_hex(8)}" if params.member is None else params.member
     subscription = GroupSubscription(frozenset(params.topics), params.session_timeout_ms / 1000)
-    return _shown(await world.groups.join(params.group, member, subscription))
+    return _shown(await world.groups.join(params.group, member, subscription, owner=caller.user))
 
 
 def _shown(place: MemberPlace) -> dict[str, object]:

@@ -159,7 +159,9 @@ class SettingTests(PasswordCase):
     settings: dict[str, Any] = {
         "permissions": ("* log.manage >", "* log.publish >", "* log.subscribe >", "* log.group >"),
         "max_topics": "2",
-        "topics_max_groups": "1",
+        "topics_max_groups": "2",
+        "topics_user_groups": "1",
+        "topics_group_partitions": "2",
         "topics_max_members": "1",
         "topics_max_transactions": "2",
         "topics_user_transactions": "1",
@@ -173,8 +175,18 @@ class SettingTests(PasswordCase):
         alice, bob, joe = (self.user(name) for name in self.users)
         for topic, code in (("a", 0), ("b", 0), ("c", 34)):
             self.assertEqual(self.code(alice, "topic.create", topic=topic), code)
-        for group, code in (("g", 0), ("g", 34), ("h", 34)):
-            self.assertEqual(self.code(alice, "group.join", group=group, topics=["a"]), code)
+        for peer, group, code in (
+            (alice, "g", 0),
+            (alice, "g", 34),
+            (alice, "h", 34),
+            (bob, "h", 0),
+            (joe, "i", 34),
+        ):
+            self.assertEqual(self.code(peer, "group.join", group=group, topics=["a"]), code)
+        self.assertEqual(self.code(bob, "topic.change", topic="a", settings={"partitions": 3}), 0)
+        bob.request("group.join", {"group": "h", "topics": ["a"]})
+        self.network.settle()
+        self.assertIn("more than 2", bob.messages()[-1]["error"])
         for peer, code in ((alice, 0), (alice, 34), (bob, 0), (joe, 34)):
             self.assertEqual(self.code(peer, "log.begin"), code)
         self.network.advance(5)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from twisted.internet import defer
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.timing.waiting import UnderWay, Waiters, after, and_then
+from kupool.timing.waiting import UnderWay, Waiters, after, and_then, uncut
 from tests.fakes.raising import ENDINGS
 
 
@@ -76,6 +76,28 @@ class WaitersTests(SynchronousTestCase):
         clock.advance(1.0)
         self.failureResultOf(waiter, defer.TimeoutError)
         self.assertEqual(len(self.waiters), 0)
+
+
+class UncutTests(SynchronousTestCase):
+    """Issue 16, bad input: work goes on when nobody waits for it any more."""
+
+    def test_the_outcome(self) -> None:
+        work: Deferred[int] = Deferred()
+        waiting = uncut(work)
+        self.assertNoResult(waiting)
+        work.callback(3)
+        self.assertEqual(self.successResultOf(waiting), 3)
+        self.failureResultOf(uncut(fail(ValueError("x"))), ValueError)
+
+    def test_one_that_is_cancelled(self) -> None:
+        for end in (1, Failure(ValueError("x"))):
+            cut: list[object] = []
+            work: Deferred[int] = Deferred(cut.append)
+            waiting = uncut(work)
+            waiting.cancel()
+            self.failureResultOf(waiting, CancelledError)
+            self.assertEqual(cut, [])
+            work.callback(end)  # type: ignore[arg-type]
 
 
 class AfterTests(SynchronousTestCase):

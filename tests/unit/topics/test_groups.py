@@ -222,6 +222,33 @@ class MemberTests(GroupsTestCase):
         error = self.failureResultOf(self.groups.join("i", "c", wanted), TooManyGroups)
         self.assertIn("there are 2 groups with members already", str(error.value))
 
+    def test_the_partitions_of_one_group(self) -> None:
+        """Q-42, Q-62: all members together; a join takes no longer than these take."""
+        self.settle(self.engine.create("wide", TopicSettings(partitions=20)))
+        self.groups = self.make(partitions=21)
+        self.join("a", "wide")
+        error = self.failureResultOf(
+            self.groups.join("g", "b", GroupSubscription(frozenset(("t",)), 10)), TooManyGroups
+        )
+        self.assertIn("partitions, more than 21", str(error.value))
+        self.join("b", "wide")
+
+    def test_the_groups_of_one_owner(self) -> None:
+        """Q-42, Q-62: one user does not keep all others from having groups."""
+        self.groups = self.make(of_owner=2)
+        wanted = GroupSubscription(frozenset(("t",)), 10)
+
+        def join(group: str, owner: str) -> Deferred[MemberPlace]:
+            return self.groups.join(group, "m", wanted, owner=owner)
+
+        for group, owner in (("a", "ann"), ("b", "ann"), ("a", "ann"), ("c", "bob"), ("d", "")):
+            self.settle(join(group, owner))
+        error = self.failureResultOf(join("e", "ann"), TooManyGroups)
+        self.assertIn("ann has 2 groups with members already", str(error.value))
+        self.settle(join("c", "ann"))  # bob has made it
+        self.groups.leave("a", "m")
+        self.settle(join("e", "ann"))
+
 
 class CommitTests(GroupsTestCase):
     """Q-45, Q-46."""

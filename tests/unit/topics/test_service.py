@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.topics.batch_maker import IN_THREAD, Writing
+from kupool.topics.batch_maker import IN_THREAD, MANY_BATCHES, Writing
 from kupool.topics.errors import (
     BatchTooLarge,
     CorruptBatch,
@@ -393,6 +393,16 @@ class ProduceTests(TopicsTestCase):
         self.failureResultOf(lost, MemoryError)
         self.threads.finish()
         self.assertEqual(places(self.settle(following)), [(1, 0)])
+
+    def test_many_batches_are_encoded_in_a_thread(self) -> None:
+        """Q-25: where each record is a batch, many of them do not keep others waiting."""
+        self.settle(self.topics.create("d", TopicSettings(dedup_window=1000)))
+        few = self.topics.produce("d", [NewRecord(b"%d" % n) for n in range(MANY_BATCHES - 1)])
+        self.assertEqual(len(self.settle(few)), MANY_BATCHES - 1)
+        many = self.topics.produce("d", [NewRecord(b"x%d" % n) for n in range(MANY_BATCHES)])
+        self.assertNoResult(many)
+        self.threads.finish()
+        self.assertEqual(len(self.settle(many)), MANY_BATCHES)
 
     def test_a_write_that_is_given_up_leaves_no_topic_behind(self) -> None:
         """Q-16, Q-53: one that waits for its turn in a second topic has that in the first."""
