@@ -158,6 +158,17 @@ EPOCHS = Table(
 #: Tables that are not moved: they are about one process, or about the tables themselves.
 LEFT = ("schema_version", "migration", "rejection_flushes", "owner")
 
+#: Tables of topics in RabbitMQ, which are moved with their topics.
+OF_TOPICS = (
+    "log_topics",
+    "log_lows",
+    "log_group_positions",
+    "log_groups",
+    "log_group_leases",
+    "log_delays",
+    "log_once",
+)
+
 
 def named(name: str) -> Table:
     """Return the table of a name; raises :class:`KeyError`."""
@@ -170,6 +181,7 @@ __all__ = [
     "FLAG",
     "INTEGER",
     "LEFT",
+    "OF_TOPICS",
     "POOL",
     "REAL",
     "TABLES",
