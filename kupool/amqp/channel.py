@@ -9,7 +9,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from kupool.amqp import BrokerError
-from kupool.amqp.wire import as_error, make_properties
+from kupool.amqp.frames import message_frames, publish_start
+from kupool.amqp.lanes import Arrived, ConfirmLane, DeliveryLane
+from kupool.amqp.wire import as_error, refused
 
 
 class BrokerMessage(NamedTuple):
@@ -35,14 +37,23 @@ def _translated(failure: Failure) -> Any:
 class BrokerChannel:
     """A channel; its Deferreds fail with :class:`BrokerError`."""
 
-    def __init__(self, channel: Any) -> None:
+    def __init__(self, channel: Any, protocol: Any) -> None:
         self._channel = channel
+        self._protocol = protocol
+        self._number = int(channel.channel_number)
+        self._confirms: ConfirmLane | None = None
+        #: The first frames of messages, by exchange and routing key.
+        self._starts: dict[tuple[str, str], bytes] = {}
         #: Called with the reason when the channel ends.
         self.on_closed: Callable[[BrokerError], object] = lambda reason: None
         channel.on_closed.addBoth(self._closed)
 
     def _closed(self, reason: Any) -> None:
-        self.on_closed(as_error(reason.value if isinstance(reason, Failure) else reason))
+        error = as_error(reason.value if isinstance(reason, Failure) else reason)
+        self._protocol.splitter.lanes.pop(self._number, None)
+        if self._confirms is not None:
+            self._confirms.end(error)
+        self.on_closed(error)
 
     @property
     def is_open(self) -> bool:
@@ -105,25 +116,32 @@ class BrokerChannel:
         """Turn on publisher confirms.
 
         ``returned`` is called with the id of each unroutable message before it is
-        confirmed. pika reports a return to the first of the messages that are confirmed
-        together, so only this callback identifies the message.
+        confirmed.
         """
         self._channel.add_on_return_callback(
             lambda message: returned(message.properties.message_id or "")
         )
-        return self._call("confirm_delivery")
+        return self._call("confirm_delivery").addCallback(self._confirming)
+
+    def _confirming(self, result: Any) -> Any:
+        self._confirms = ConfirmLane(refused)
+        self._protocol.splitter.lanes[self._number] = self._confirms.take
+        return result
 
     def publish(
         self, exchange: str, key: str, message_id: str, headers: dict[str, Any], *, body: bytes
     ) -> Deferred[Any]:
-        """Publish persistently; fires when confirmed, fails when refused or returned."""
-        if not self._channel.is_open:
+        """Publish persistently after :meth:`confirm`; fires when confirmed, fails when refused."""
+        if not self._channel.is_open or self._confirms is None:
             return fail(BrokerError("the channel is closed"))
-        properties = make_properties(message_id, headers)
-        published: Deferred[Any] = self._channel.basic_publish(
-            exchange, key, body, properties, mandatory=True
-        )
-        return published
+        start = self._starts.get((exchange, key))
+        if start is None:
+            start = publish_start(self._number, exchange, key)
+            self._starts[exchange, key] = start
+        most = self._protocol.largest_frame
+        message = message_frames(self._number, message_id, headers, body=body, most=most)
+        self._protocol.wire.write(start + message)
+        return self._confirms.published()
 
     def on_unroutable(self, returned: Callable[[str], object]) -> None:
         """Call ``returned`` with the routing key of each unroutable message of :meth:`send`."""
@@ -141,7 +159,14 @@ class BrokerChannel:
     def consume(self, queue: str, arguments: dict[str, Any] | None = None) -> Deferred[Deliveries]:
         """Consume a queue; each message must be acknowledged."""
         begun = self._call("basic_consume", queue=queue, arguments=arguments or {})
-        return begun.addCallback(lambda result: Deliveries(*result))
+        return begun.addCallback(
+            lambda result: Deliveries(result[0], result[1], read_by=self._read_by)
+        )
+
+    def _read_by(self, arrived: Arrived) -> None:
+        """Have messages handled without pika; for a channel with one consumer."""
+        lane = DeliveryLane(self._number, arrived)
+        self._protocol.splitter.lanes[self._number] = lane.take
 
     def cancel(self, tag: str) -> Deferred[Any]:
         """Cancel a consumer."""
@@ -169,11 +194,15 @@ class BrokerChannel:
 
 
 class Deliveries:
-    """The messages delivered to one consumer."""
+    """The messages delivered to one consumer.
 
-    def __init__(self, queue: Any, tag: str) -> None:
+    ``read_by`` has what comes from now on handled without pika.
+    """
+
+    def __init__(self, queue: Any, tag: str, read_by: Callable[[Arrived], None]) -> None:
         self._queue = queue
         self.tag = tag
+        self._read_by = read_by
 
     async def next(self) -> BrokerMessage:
         """Wait for a message; raises :class:`BrokerError` if no more will arrive."""
@@ -184,12 +213,18 @@ class Deliveries:
 
     def each(self, handle: Callable[[BrokerMessage], object]) -> Deferred[BrokerError]:
         """Have each message handled as it arrives, from now on; fires with the reason when no more
-        will arrive. An exception of ``handle`` ends the connection.
+        will arrive. An exception of ``handle`` ends the connection. It is for the only consumer of
+        a channel.
         """
         # A Deferred for each message would cost more than most handlers.
         while self._queue.pending:
             handle(_message(self._queue.pending.pop(0)))
-        self._queue.put = lambda received: handle(_message(received))
+        self._queue.put = lambda received: handle(_message(received))  # what pika has begun to read
+        self._read_by(
+            lambda tag, again, properties, body: handle(
+                BrokerMessage(tag, properties.message_id, properties.headers, body, again)
+            )
+        )
         ended: Deferred[BrokerError] = Deferred()
         self._queue.get().addErrback(lambda failure: ended.callback(as_error(failure.value)))
         return ended

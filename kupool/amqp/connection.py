@@ -116,7 +116,7 @@ class BrokerConnection:
     async def channel(self) -> BrokerChannel:
         """Open a channel; raises :class:`BrokerError`."""
         try:
-            return BrokerChannel(await self._protocol.channel())
+            return BrokerChannel(await self._protocol.channel(), self._protocol)
         except Exception as error:
             raise as_error(error) from None
 

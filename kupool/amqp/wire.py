@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from kupool.amqp import BrokerError
 from kupool.amqp.address import BrokerAddress
+from kupool.amqp.frames import BrokerFrames
 
 #: Seconds that a connection has to close in order before it is aborted.
 CUT_AFTER = 2.0
@@ -122,6 +123,7 @@ class _Told:
         self.blocked = False
         self.unblocked: Callable[[], object] = lambda: None
         self.wire: Wire | None = None
+        self.splitter = BrokerFrames(super().dataReceived)  # type: ignore[misc]
         self._impl.add_on_open_callback(self._opened_now)
         self._impl.add_on_open_error_callback(self._ended, remove_default=False)
         self._impl.add_on_close_callback(self._ended)
@@ -136,6 +138,16 @@ class _Told:
             transport.setTcpNoDelay(True)  # small writes must not wait for more data
         self.wire = Wire(self.reactor, transport)
         super().makeConnection(self.wire)  # type: ignore[misc]
+
+    def dataReceived(self, data: bytes) -> None:
+        """Give each frame to the lane of its channel, or to pika."""
+        # pika closes a connection on which it sees nothing.
+        self._impl.bytes_received += self.splitter.feed(data)
+
+    @property
+    def largest_frame(self) -> int:
+        """The bytes of a frame that the broker takes."""
+        return int(self._impl.params.frame_max)
 
     def connectionLost(self, reason: Failure) -> None:
         """Notify the waiting Deferreds, after pika."""
@@ -194,16 +206,12 @@ def make_protocol(
     return protocol
 
 
-def make_properties(message_id: str, headers: dict[str, Any]) -> Any:
-    """Return the properties of a persistent message."""
-    import pika
+def refused() -> Exception:
+    """Return pika's error for a message that the broker refused."""
+    from pika.exceptions import NackError
 
-    return pika.BasicProperties(
-        delivery_mode=2,
-        message_id=message_id,
-        headers=headers,
-        content_type="application/octet-stream",
-    )
+    error: Exception = NackError([])
+    return error
 
 
 def make_envelope(kind: str, sender: str, reply_to: str, seconds: float) -> Any:
@@ -239,6 +247,6 @@ __all__ = [
     "Wire",
     "as_error",
     "make_envelope",
-    "make_properties",
     "make_protocol",
+    "refused",
 ]

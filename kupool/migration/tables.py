@@ -171,6 +171,17 @@ LEFT = (
     "log_once",
 )
 
+#: Tables of topics in RabbitMQ, which are moved with their topics.
+OF_TOPICS = (
+    "log_topics",
+    "log_lows",
+    "log_group_positions",
+    "log_groups",
+    "log_group_leases",
+    "log_delays",
+    "log_once",
+)
+
 
 def named(name: str) -> Table:
     """Return the table of a name; raises :class:`KeyError`."""
@@ -183,6 +194,7 @@ __all__ = [
     "FLAG",
     "INTEGER",
     "LEFT",
+    "OF_TOPICS",
     "POOL",
     "REAL",
     "TABLES",

@@ -10,6 +10,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.servers.commands import kupool
 from tests.servers.own_process import free_port
 from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
 from tests.servers.services import RabbitServer, postgres, rabbit
@@ -93,6 +94,30 @@ class OneDaemonTests(Case):
         events = self.call(again, "log.fetch", topic="events", partition=0, at="earliest")
         self.assertIn("started", " ".join(each["value"] for each in events["records"]))
         self.assertEqual(again.get("/ready"), (200, {"ready": True, "reasons": []}))
+        self.stop(again)
+
+    def test_backup(self) -> None:
+        """Q-45: the commands of the data folder know the file with the positions of groups."""
+        daemon = self.daemon("--topics=rabbit").start()
+        self.call(daemon, "topic.create", topic="shop.a")
+        self.call(daemon, "log.produce", topic="shop.a", value="x")
+        place = self.call(daemon, "group.join", group="shop.g", topics=["shop.a"])
+        member = {key: place[key] for key in ("member", "generation")}
+        commit = [{"topic": "shop.a", "partition": 0, "offset": 65536}]
+        self.call(daemon, "group.commit", group="shop.g", **member, offsets=commit)
+        data, target = f"--data={daemon.data}", daemon.data.parent / "backup"
+        made = kupool("backup", data, str(target))
+        self.assertIn("the positions of groups in RabbitMQ", made.stdout, made.stderr)
+        verified = kupool("log", "verify", data)
+        self.assertEqual((verified.returncode, verified.stderr), (0, ""))
+        self.assertIn("topics_rabbit.sqlite: ", verified.stdout)
+        self.stop(daemon)
+        (daemon.data / "topics_rabbit.sqlite").unlink()
+        restored = kupool("restore", data, str(target), "--force")
+        self.assertIn("Groups in RabbitMQ read on from", restored.stdout, restored.stderr)
+        again = self.daemon("--topics=rabbit", data=daemon.data).start()
+        self.call(again, "log.produce", topic="shop.a", value="y")
+        self.assertEqual(self.values(again, "shop.a", group="shop.g"), ["y"])
         self.stop(again)
 
     def test_an_account_that_is_refused(self) -> None:

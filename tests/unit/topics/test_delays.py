@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.topics.delays import DelayedRecords
@@ -142,3 +143,24 @@ class DelayedRecordsTests(SynchronousTestCase):
         slow.callback({})
         self.clock.advance(0)
         self.assertEqual(self.values(), [b"a", b"b"])
+
+    def test_a_long_failure(self) -> None:
+        """Q-35: why records cannot be written is logged once, and again after it went well."""
+        append_due, said = self.engine.append_due, []
+        self.patch(
+            self.engine, "append_due", lambda now: fail(TopicsUnavailable("the broker is away"))
+        )
+        with capturedLogs() as logs:
+            self.clock.pump([1.0] * 5)
+            self.delays.start()
+            self.clock.pump([1.0] * 5)
+            said.append(len(logs))
+            self.patch(self.engine, "append_due", append_due)
+            self.schedule(b"x", 100)
+            self.clock.pump([1.0] * 5)
+            self.patch(
+                self.engine, "append_due", lambda now: fail(TopicsUnavailable("the broker is away"))
+            )
+            self.clock.pump([1.0] * 5)
+            said.append(len(logs))
+        self.assertEqual(said, [1, 2])
