@@ -126,8 +126,9 @@ class _Following:
         polls = [Deferred.fromCoroutine(self._poll()) for _ in range(self._polls)]
         gone = PipeReaderWatch(self._reactor).gone
         read = gatherResults(polls, consumeErrors=True)
+        ends: list[Deferred[Any]] = [read, gone]
         either = DeferredList(
-            [read, gone], fireOnOneCallback=True, fireOnOneErrback=True, consumeErrors=True
+            ends, fireOnOneCallback=True, fireOnOneErrback=True, consumeErrors=True
         )
         try:
             await either
