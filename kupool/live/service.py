@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -36,6 +36,7 @@ from kupool.live.publications import (
     HistoryPart,
     NewPublication,
     PublishedRecord,
+    StreamPosition,
     published,
 )
 from kupool.live.rules import ChannelRules
@@ -44,6 +45,10 @@ from kupool.live.subscription import LiveSubscription
 from kupool.live.table import ChannelSources, ChannelTable
 from kupool.live.wishes import ChannelFound, HistoryFound, HistoryWishes, PresenceCounts
 from kupool.timing.timers import Timers
+
+#: Called with a channel and whether it has got its first subscription, or else lost its last one.
+#: Must not raise.
+WatchAttended = Callable[[str, bool], object]
 
 
 class LiveService:
@@ -70,6 +75,8 @@ class LiveService:
         self._means = SessionMeans(self, self._table, self._timers, may=may, limits=limits)
         #: The sessions of each user, by the ids of their clients.
         self._sessions: dict[str, dict[str, LiveSession]] = {}
+        #: Who is told when a channel gets its first subscription, or loses its last one.
+        self._watchers: tuple[WatchAttended, ...] = ()
         self._recent: RecentEvents[tuple[int, float]] = RecentEvents(
             clock.seconds, most=limits.remembered_events, seconds=limits.remembered_seconds
         )
@@ -126,6 +133,39 @@ class LiveService:
         session = self._sessions.get(details.user, {}).get(details.client_id)
         if session is not None and session.subscription(subscription.channel) is subscription:
             session.end(subscription.channel, "insufficient")
+
+    # -- who listens
+
+    def has_subscribers(self, channel: str) -> bool:
+        """Return whether anybody is subscribed to a channel."""
+        found = self._table.find(channel)
+        return found is not None and len(found) > 0
+
+    def watch_attended(self, told: WatchAttended) -> None:
+        """Tell somebody when a channel gets its first subscription, and when it loses its last."""
+        self._watchers += (told,)
+
+    def attended(self, channel: str, *, first: bool) -> None:
+        """Tell those who watch; called by channels."""
+        for told in self._watchers:
+            told(channel, first)
+
+    def use_rules(self, rules: ChannelRules) -> int:
+        """Go by other rules from now on; returns how many subscriptions that ended.
+
+        A channel whose rule is another one begins anew. Its clients are told that they have to
+        subscribe again, or that they may not any more if no rule covers it.
+        """
+        ended = 0
+        for channel in self._table.use(rules):
+            for subscription in channel:
+                details = subscription.details
+                session = self._sessions.get(details.user, {}).get(details.client_id)
+                if session is not None:
+                    known = rules.of(channel.name) is not None
+                    ended += session.end(channel.name, "insufficient" if known else "forbidden")
+            self._table.drop(channel)
+        return ended
 
     def count_drops(self, reason: str, count: int) -> None:
         """Count publications that a subscriber did not get."""
@@ -227,6 +267,20 @@ class LiveService:
         part = await store.newest(limit, None if since is None else since.offset)
         return HistoryFound(list(part.publications)[::-1], part.position)
 
+    def position_at(self, channel: str, time: float) -> Deferred[StreamPosition]:
+        """Return a position behind which are all publications of a time and later, and perhaps a
+        few older ones; ``time`` is in seconds since the epoch. Fails as :meth:`history` does.
+        """
+        return Deferred.fromCoroutine(self._position_at(channel, time))
+
+    async def _position_at(self, name: str, time: float) -> StreamPosition:
+        channel = self._with_history(name)
+        try:
+            found: StreamPosition = await self._store_of(channel).before(time)
+            return found
+        finally:
+            self._table.settle(channel)
+
     def history_remove(self, channel: str) -> Deferred[None]:
         """Forget the history of a channel; its position stays. Fails as :meth:`history` does."""
         return Deferred.fromCoroutine(self._history_remove(channel))
@@ -283,4 +337,4 @@ class LiveService:
         )
 
 
-__all__ = ["LiveLimits", "LiveService", "LiveSession"]
+__all__ = ["LiveLimits", "LiveService", "LiveSession", "WatchAttended"]

@@ -75,6 +75,16 @@ class ChannelTable:
             raise UnknownChannel(name)
         return rule
 
+    def use(self, rules: ChannelRules) -> list[LiveChannel]:
+        """Go by other rules; returns the channels that have another one now, or none."""
+        self._rules = rules
+        return [each for each in self if rules.of(each.name) != each.rule]
+
+    def drop(self, channel: LiveChannel) -> None:
+        """Forget a channel, and its history in memory."""
+        if self._channels.get(channel.name) is channel:
+            del self._channels[channel.name]
+
     def find(self, name: str) -> LiveChannel | None:
         """Return a channel, if there is one at the moment."""
         return self._channels.get(name)
