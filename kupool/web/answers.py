@@ -19,6 +19,9 @@ MAX_BODY = 65536
 
 JSON = b"application/json"
 
+#: The status of an answer without a body.
+NO_CONTENT = 204
+
 
 class ApiError(Exception):
     """Raised by a route to answer with an error; ``text`` says what was wrong."""
@@ -121,8 +124,11 @@ class ApiResource(Resource):
         return result if isinstance(result, JsonAnswer) else JsonAnswer(200, result)
 
     def _send(self, request: Request, answer: JsonAnswer) -> None:
-        body = encode(answer.body)
         request.setResponseCode(answer.code)
+        if answer.code == NO_CONTENT:
+            request.finish()
+            return
+        body = encode(answer.body)
         for name, value in headers(len(body)).items():
             request.setHeader(name, value)
         request.write(body)  # HEAD sends no body
@@ -175,7 +181,9 @@ def read_json(request: Request) -> dict[str, object]:
 
 
 __all__ = [
+    "JSON",
     "MAX_BODY",
+    "NO_CONTENT",
     "ApiError",
     "ApiResource",
     "JsonAnswer",
