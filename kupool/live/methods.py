@@ -141,6 +141,8 @@ class LiveMethods(Observer):
         self, session: LiveSession, params: ChannelSubscribeParams
     ) -> SubscribeOutcome:
         since = params.position()
+        if since is None and params.at is None:
+            since = self._live.newest_position(params.channel)
         wishes = params.wishes(
             positioned=True,
             recoverable=True,
