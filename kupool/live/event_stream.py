@@ -218,11 +218,11 @@ class EventStreamReader:
             begun.append(outcome)
         self.peer.send_place()
         for outcome in begun:
-            self._begin(outcome)
+            self._begin(outcome, comes_back=outcome.subscription.channel in positions)
 
-    def _begin(self, outcome: SubscribeOutcome) -> None:
+    def _begin(self, outcome: SubscribeOutcome, *, comes_back: bool) -> None:
         channel = outcome.subscription.channel
-        if outcome.was_recovering and not outcome.recovered:
+        if comes_back and outcome.was_recovering and not outcome.recovered:
             missed = outcome.missed
             shown: dict[str, object] = {"channel": channel, "missed": None, "reason": "history"}
             if missed is not None:
