@@ -161,7 +161,7 @@ def make_live(
             reactor,
             Hub(reactor),
             wall,
-            partial(secrets.token_urlsafe, 6),
+            partial(secrets.token_hex, 8),
             None if durable is None else durable.make,
         ),
         ChannelRules(channel_rules(settings)),
