@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zope.interface import implementer
 
 from kupool.pool import IEvents, SavedJob
 from kupool.pool.events import job_event, session_event
 from kupool.pool.session import Session
-from kupool.topics.events import EventWriter
 from kupool.wire.batches import Batch
+
+if TYPE_CHECKING:
+    from kupool.topics.events import EventWriter
 
 #: The types of events.
 JOB = "job"
