@@ -33,7 +33,7 @@ class StreamTests(LiveSiteCase):
             self.assertIsNone(stream.header("Content-Encoding"))
             if kind == "sse":
                 self.assertEqual(stream.header("Content-Type"), "text/event-stream; charset=utf-8")
-                self.assertTrue(stream.body.startswith(b'\r\ndata: {"id":1'), stream.body)
+                self.assertTrue(stream.body.startswith(b'\ndata: {"id":1'), stream.body)
                 self.assertTrue(stream.body.endswith(b"}\n\n"))
             else:
                 self.assertTrue(stream.body.startswith(b'{"id":1'), stream.body)
