@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from zope.interface import implementer
 
@@ -61,11 +61,46 @@ class TopicEvents:
         self._writer.tell(kind, event, session.username)
 
 
-class EventWatch:
-    """Writes what changes between two looks at the status: bans, problems, dead letters."""
+class EventReceiver(Protocol):
+    """Is told what happens to the daemon."""
 
-    def __init__(self, writer: EventWriter, status: Any) -> None:
-        self._writer = writer
+    def tell(self, kind: str, event: Mapping[str, object], key: str = "") -> None:
+        """Take an event of a type; does not wait."""
+
+
+class DaemonNews:
+    """Tells what happens to the daemon to all who want to know."""
+
+    def __init__(self, receivers: Iterable[EventReceiver]) -> None:
+        self._receivers = tuple(receivers)
+
+    def started(self) -> None:
+        """Tell that the daemon runs."""
+        self.tell(STARTED, {})
+
+    def stopping(self) -> None:
+        """Tell that the daemon begins to stop."""
+        self.tell(STOPPING, {})
+
+    def reloaded(self, changed: Sequence[str], restart: Sequence[str]) -> None:
+        """Tell which settings a reload has changed, and which need a restart."""
+        self.tell(RELOADED, {"changed": changed, "restart": restart})
+
+    def not_reloaded(self, reason: str) -> None:
+        """Tell why a reload was refused."""
+        self.tell(NOT_RELOADED, {"reason": reason[:LONGEST]})
+
+    def tell(self, kind: str, event: Mapping[str, object], key: str = "") -> None:
+        """Tell an event of a type."""
+        for receiver in self._receivers:
+            receiver.tell(kind, event, key)
+
+
+class EventWatch:
+    """Tells what changes between two looks at the status: bans, problems, dead letters."""
+
+    def __init__(self, receiver: EventReceiver, status: Any) -> None:
+        self._receiver = receiver
         self._status = status
         self._bans: set[str] = set()
         self._problems: dict[str, str] = {}
@@ -73,7 +108,7 @@ class EventWatch:
 
     def look(self) -> None:
         """Look once, and write what has changed."""
-        tell = self._writer.tell
+        tell = self._receiver.tell
         bans = self._status.bans()
         for address in sorted(bans.keys() - self._bans):
             tell(BAN, {"address": address, "seconds": round(bans[address])})
@@ -119,6 +154,8 @@ __all__ = [
     "RELOADED",
     "STARTED",
     "STOPPING",
+    "DaemonNews",
+    "EventReceiver",
     "EventWatch",
     "TopicEvents",
 ]

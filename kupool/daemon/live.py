@@ -1,10 +1,10 @@
-"""The daemon's live channels: for sessions, over HTTP, and for clients of the Centrifuge protocol."""
+"""The daemon's live channels: for sessions, for ``/events``, and for the Centrifuge protocol."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 
 from kupool import __version__
-from kupool.daemon.live_channels import LiveEvents, PoolSnapshots, ServerChannel
+from kupool.daemon.connection_limits import trusted_proxies
+from kupool.daemon.live_channels import LiveEvents, PoolSnapshots, ServerChannel, pool_figures
 from kupool.daemon.live_rpc import TopicCalls
 from kupool.daemon.live_rules import channel_rules
 from kupool.daemon.pace import RequestPace
@@ -34,6 +35,7 @@ from kupool.settings import ListenSettings, NodeLiveSettings, Settings
 from kupool.topics.partition import Partition
 from kupool.web.access import WebAccess
 from kupool.web.answers import ApiResource
+from kupool.web.centrifuge_clients import CentrifugeClients, client_limits
 from kupool.web.event_streams import EventStreams
 from kupool.web.live_control import LiveControl
 
@@ -85,14 +87,15 @@ class LivePart:
     server: ServerChannel
     snapshots: PoolSnapshots
     durable: DurableChannels | None
-    #: What clients of the Centrifuge protocol work on.
-    world: CentrifugeWorld
+    centrifuge: CentrifugeClients
     streams: EventStreams
 
-    def apply(self, settings: Settings) -> None:
-        """Apply changed settings and permissions; subscriptions that they do not allow are ended."""
+    def apply(self, settings: Settings, old: Settings) -> None:
+        """Apply changed settings and permissions, and end what they do not allow."""
         self.pace.rate = settings.live.rate
-        self.snapshots.interval = settings.live.pool_interval
+        if settings.live.pool_interval != old.live.pool_interval:
+            # Another one may have been set by hand.
+            self.snapshots.interval = settings.live.pool_interval
         ended = self.service.use_rules(ChannelRules(channel_rules(settings)))
         ended += self.service.check_again()
         if ended:
@@ -116,10 +119,21 @@ class LivePart:
     def _set_interval(self, seconds: float) -> None:
         self.snapshots.interval = seconds
 
-    def stop(self) -> None:
-        """End all subscriptions and streams."""
+    def use_log_epoch(self, epoch: str) -> None:
+        """Take the epoch of the log of the submissions, which its channel has as well."""
+        if self.durable is not None:
+            self.durable.use_log_epoch(epoch)
+
+    def start(self) -> None:
+        """Serve clients."""
+        self.centrifuge.start()
+        self.streams.start()
+
+    async def stop(self) -> None:
+        """Tell the clients the end, and end all subscriptions."""
         self.snapshots.stop()
-        self.streams.close()
+        await self.centrifuge.stop()
+        await self.streams.stop()
         self.service.stop()
 
 
@@ -131,14 +145,14 @@ def make_live(
     *,
     table: PermissionTable,
     topics: TopicsPart | None,
-    snapshot: Callable[[], object],
+    figures: tuple[Callable[[], Mapping[str, object]], Any],
     role_of: Callable[[str], str],
 ) -> LivePart:
     """Make the live channels, and add their methods for the pool's sessions.
 
-    They go by the ``table`` of permissions. ``snapshot`` returns what is published on the channel
-    ``pool``, or a Deferred of it. ``role_of`` returns the role of an account, empty if there is
-    none. ``wall`` returns seconds since the epoch.
+    They go by the ``table`` of permissions. ``figures`` are for the snapshots of the pool: what
+    returns figures of its sessions, and the store of counts. ``role_of`` returns the role of an
+    account, empty if there is none. ``wall`` returns seconds since the epoch.
     """
     own = settings.live
     durable = None if topics is None else DurableChannels(topics, reactor, wall)
@@ -147,7 +161,7 @@ def make_live(
             reactor,
             Hub(reactor),
             wall,
-            partial(secrets.token_urlsafe, 6),
+            partial(secrets.token_hex, 8),
             None if durable is None else durable.make,
         ),
         ChannelRules(channel_rules(settings)),
@@ -155,16 +169,23 @@ def make_live(
         limits=live_limits(own),
     )
     pace = RequestPace(own.rate)
+    connections = replace(
+        client_limits(own.clients, own.clients_per_ip),
+        shared_hosts=trusted_proxies(settings.listen),
+    )
+    world = _make_world(own, service, reactor, wall, table=table, topics=topics, role_of=role_of)
     return LivePart(
         service,
         LiveMethods(service, methods, session_user, new_id, before=[pace]),
         pace,
         LiveEvents(service, wall),
         ServerChannel(service, wall),
-        PoolSnapshots(service, reactor, snapshot, own.pool_interval),
+        PoolSnapshots(service, reactor, partial(pool_figures, *figures, wall), own.pool_interval),
         durable,
-        _make_world(own, service, reactor, wall, table=table, topics=topics, role_of=role_of),
-        EventStreams(service, reactor, wall, new_id, heartbeat=own.ping_interval),
+        CentrifugeClients(world, connections),
+        EventStreams(
+            service, reactor, wall, new_id, heartbeat=own.ping_interval, limits=connections
+        ),
     )
 
 

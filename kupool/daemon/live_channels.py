@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -90,7 +90,7 @@ class LivePublisher:
 class PoolSnapshots:
     """Publishes a snapshot of the pool now and then, while the channel has subscribers.
 
-    ``read`` returns a snapshot, or a Deferred of one. At the end of each ``interval``, in seconds,
+    ``read`` returns an awaitable of a snapshot. At the end of each ``interval``, in seconds,
     a new one is read. If the one before is still being read then, or reading fails, none is
     published, which ``skipped`` counts. The interval may be changed at any time.
     """
@@ -101,7 +101,7 @@ class PoolSnapshots:
         self,
         live: LiveService,
         clock: IReactorTime,
-        read: Callable[[], object],
+        read: Callable[[], Awaitable[object]],
         interval: float,
     ) -> None:
         self._publisher = LivePublisher(live)

@@ -141,6 +141,8 @@ class LiveMethods(Observer):
         self, session: LiveSession, params: ChannelSubscribeParams
     ) -> SubscribeOutcome:
         since = params.position()
+        if since is None and params.at is None:
+            since = self._live.newest_position(params.channel)
         wishes = params.wishes(
             positioned=True,
             recoverable=True,
@@ -160,7 +162,9 @@ class LiveMethods(Observer):
             request.reply(result)
             return
         subscription, peer = result.subscription, request.connection
-        request.reply(_shown_outcome(result))
+        params: ChannelSubscribeParams = request.params
+        comes_back = params.offset is not None or params.at is not None
+        request.reply(_shown_outcome(result, comes_back=comes_back))
         for record in result.publications:
             payload = self._encoding.publication(subscription.channel, record)
             peer.send_encoded(peer.framing.encode(payload))
@@ -264,12 +268,12 @@ def _refused(failure: Failure) -> Failure:
     return failure
 
 
-def _shown_outcome(outcome: SubscribeOutcome) -> dict[str, object]:
+def _shown_outcome(outcome: SubscribeOutcome, *, comes_back: bool) -> dict[str, object]:
     shown: dict[str, object] = {"channel": outcome.subscription.channel}
     position: StreamPosition = outcome.position
     if outcome.positioned:
         shown.update(offset=position.offset, epoch=position.epoch)
-    if outcome.was_recovering:
+    if comes_back and outcome.was_recovering:
         shown["recovered"] = outcome.recovered
         if not outcome.recovered and outcome.missed is not None:
             shown["missed"] = outcome.missed.missed

@@ -24,6 +24,7 @@ from twisted.internet.defer import Deferred, fail
 from kupool.live.channel import LiveChannel
 from kupool.live.duplicates import RecentEvents
 from kupool.live.failures import (
+    ChannelForbidden,
     InvalidPublication,
     InvalidWish,
     LiveError,
@@ -39,7 +40,7 @@ from kupool.live.publications import (
     StreamPosition,
     published,
 )
-from kupool.live.rules import ChannelRules
+from kupool.live.rules import ChannelKind, ChannelRules
 from kupool.live.session import LiveLimits, LiveSession, SessionMeans
 from kupool.live.subscription import LiveSubscription
 from kupool.live.table import ChannelSources, ChannelTable
@@ -143,6 +144,24 @@ class LiveService:
         """Return whether anybody is subscribed to a channel."""
         found = self._table.find(channel)
         return found is not None and len(found) > 0
+
+    def require_subscribable(self, user: str, role: str, channel: str) -> None:
+        """Check whether a user may subscribe to a channel.
+
+        Raises :class:`InvalidChannelName`, :class:`UnknownChannel` and :class:`ChannelForbidden`.
+        """
+        self._table.rule(channel)
+        if not self._means.may(user, role, "subscribe", channel):
+            raise ChannelForbidden("subscribe", channel)
+
+    def newest_position(self, channel: str) -> StreamPosition | None:
+        """Return from where a new subscriber gets the newest value of a channel.
+
+        None if the channel is not about its newest value. Raises as
+        :meth:`require_subscribable` does.
+        """
+        latest = self._table.rule(channel).kind is ChannelKind.LATEST
+        return StreamPosition(0, "") if latest else None
 
     def watch_attended(self, told: WatchAttended) -> None:
         """Tell somebody when a channel gets its first subscription, and when it loses its last."""

@@ -186,7 +186,19 @@ ROUTES = (
     Offered("OPTIONS", "/bus/status", open=True),
     Offered("GET", "/bus/trace", OPERATOR),
     Offered("OPTIONS", "/bus/trace", open=True),
+    # What they do with a channel needs a permission for its name.
     Offered("GET", "/events"),
+    Offered("OPTIONS", "/events", open=True),
+    Offered("GET", "/connection/websocket", open=True),
+    *(
+        Offered(method, path, open=True)
+        for path, methods in (
+            ("/connection/sse", ("GET", "POST", "OPTIONS")),
+            ("/connection/http_stream", ("POST", "OPTIONS")),
+            ("/emulation", ("POST", "OPTIONS")),
+        )
+        for method in methods
+    ),
     Offered("POST", "/api/live/interval", OPERATOR, changes=True),
     *(Offered("GET", operation_path(name)) for name in TOPIC_READS),
     *(Offered("POST", operation_path(name)) for name in (*TOPIC_READS, *TOPIC_CHANGES)),

@@ -990,6 +990,19 @@ class NodeLiveSettings:
         least=1,
         name="live_client_channels",
     )
+    clients: int = _setting(
+        COUNT,
+        "5000",
+        "maximum number of clients of the Centrifuge protocol, and of streams at /events",
+        least=1,
+        name="live_max_clients",
+    )
+    clients_per_ip: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of these of one IP address; trusted proxies are exempt; 0: no limit",
+        name="live_clients_per_ip",
+    )
     max_data: int = _setting(
         SIZE,
         "64KiB",

@@ -40,6 +40,9 @@ class JsonAnswer(NamedTuple):
     body: object
 
 
+#: The result of a handler that has handed the connection over: there is nothing to send.
+HANDED_OVER = JsonAnswer(0, None)
+
 #: A route's handler for one method. A result that is not a :class:`JsonAnswer` is sent with status
 #: 200. The handler may raise :class:`ApiError`.
 Handler = Callable[[Request], Awaitable[object]]
@@ -124,6 +127,8 @@ class ApiResource(Resource):
         return result if isinstance(result, JsonAnswer) else JsonAnswer(200, result)
 
     def _send(self, request: Request, answer: JsonAnswer) -> None:
+        if answer is HANDED_OVER:
+            return
         request.setResponseCode(answer.code)
         if answer.code == NO_CONTENT:
             request.finish()
@@ -181,6 +186,7 @@ def read_json(request: Request) -> dict[str, object]:
 
 
 __all__ = [
+    "HANDED_OVER",
     "JSON",
     "MAX_BODY",
     "NO_CONTENT",
