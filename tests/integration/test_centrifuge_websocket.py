@@ -7,7 +7,7 @@ from typing import Any
 from kupool.live.rules import ChannelRule
 from kupool.web import websocket
 from kupool.web.centrifuge_clients import client_limits
-from tests.servers.live_site import OPEN, CentrifugeSocket, LiveSiteCase, token
+from tests.servers.live_site import BEARER, OPEN, CentrifugeSocket, LiveSiteCase, token
 
 CONNECT = {"id": 1, "connect": {}}
 SUBSCRIBE = {"id": 2, "subscribe": {"channel": "news"}}
@@ -150,6 +150,25 @@ class HandshakeTests(LiveSiteCase):
         refused = await self.dial(CentrifugeSocket(origin="https://evil.example.com"))
         await self.until(lambda: refused.refusal)
         self.assertTrue(refused.refusal.startswith(b"HTTP/1.1 403 "), refused.refusal)
+
+
+class IdentityTests(LiveSiteCase):
+    """Issue 17, build 2: a client without a token of the protocol is who its request is from."""
+
+    async def _users(self, *headers: str) -> list[str]:
+        client = await self.socket(CONNECT, SUBSCRIBE, headers=headers)
+        await client.next()
+        await client.next()
+        client.say({"id": 3, "presence": {"channel": "news"}})
+        found = (await client.next())["presence"]["presence"]
+        client.transport.abortConnection()
+        return [each["user"] for each in found.values()]
+
+    async def test_a_user_of_the_http_api(self) -> None:
+        self.assertEqual(await self._users(f"Authorization: Bearer {BEARER}"), ["alice"])
+
+    async def test_nobody_who_is_known(self) -> None:
+        self.assertEqual(await self._users("Authorization: Bearer wrong"), [""])
 
 
 class LimitTests(LiveSiteCase):

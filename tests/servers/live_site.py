@@ -21,6 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from kupool.accounts.web_tokens import WebIdentity
 from kupool.live.centrifuge.tokens import CentrifugeTokens
 from kupool.live.centrifuge.world import CentrifugeSettings, CentrifugeWorld
 from kupool.live.hub import Hub
@@ -38,6 +39,9 @@ from tests.fakes.web_site import Source
 from tests.servers.websocket_peers import WebSocketClient
 
 SECRET = "a secret of more than thirty-two characters"
+
+#: The bearer token of the user alice.
+BEARER = "b" * 40
 
 #: Every channel keeps a history, and tells who is there.
 OPEN = ChannelRule(
@@ -94,7 +98,7 @@ class LiveSite:
             MemoryStats(),
             time.time,
             ws_origins=origins,
-            access=WebAccess(KnownHosts()),
+            access=WebAccess(KnownHosts(), secrets={BEARER: WebIdentity("alice", "worker")}),
             limits=http,
             centrifuge=self.clients,
         )
