@@ -140,11 +140,6 @@ class LiveService:
 
     # -- who listens
 
-    def has_subscribers(self, channel: str) -> bool:
-        """Return whether anybody is subscribed to a channel."""
-        found = self._table.find(channel)
-        return found is not None and len(found) > 0
-
     def require_subscribable(self, user: str, role: str, channel: str) -> None:
         """Check whether a user may subscribe to a channel.
 

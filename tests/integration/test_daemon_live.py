@@ -71,6 +71,13 @@ class LivePeer:
                     return params
             self.notifications.append(self._message())
 
+    def next_of(self, *methods: str) -> dict[str, Any]:
+        """Return the next notification of one of some methods."""
+        while True:
+            message = self.notifications.pop(0) if self.notifications else self._message()
+            if message.get("method") in methods:
+                return message
+
     def _message(self) -> dict[str, Any]:
         if self._framing == "line":
             text = self.peer.line()
@@ -276,6 +283,7 @@ class SubmissionEverywhereTests(SynchronousTestCase):
         flags = (
             *UNLIMITED,
             "--permissions=* subscribe kupool.submission.accepted",
+            "--permissions=* channel.subscribe users.alice",
             "--flush-interval=100ms",
         )
         with (
@@ -286,6 +294,7 @@ class SubmissionEverywhereTests(SynchronousTestCase):
         ):
             answer = bus.ask("bus.subscribe", topics=["kupool.submission.accepted"])
             self.assertIn("result", answer)
+            self.assertIn("offset", bus.ask("subscribe", channel="users.alice")["result"])
             _, online = browser.event()
             self.assertEqual(online["data"]["type"], "online")
             job = worker.heard("job")
@@ -295,7 +304,12 @@ class SubmissionEverywhereTests(SynchronousTestCase):
             self.assertEqual(told["result"], True)
             shown = [browser.event()[1] for _ in range(2)]
             by_channel = {each["channel"]: each["data"] for each in shown}
-            on_bus = json.loads(bus.heard("call")["data"])
+            # On one connection, the bus is before the channel, and both after the log.
+            while (found := bus.next_of("call", "publication"))["params"].get("data") is None:
+                pass
+            self.assertEqual(found["method"], "call")
+            on_bus = json.loads(found["params"]["data"])
+            self.assertEqual(bus.heard("publication")["data"]["batch"], on_bus["batch"])
             submission = by_channel["submissions"]
             batch = submission["id"].partition("/")[0]
             self.assertEqual(by_channel["users.alice"]["batch"], batch)
