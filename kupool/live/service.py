@@ -92,9 +92,12 @@ class LiveService:
 
     # -- clients
 
-    def connect(self, subscriber: LiveSubscriber) -> LiveSession:
-        """Return the session of a client; its ``disconnect`` must be called at the end."""
-        session = LiveSession(self._means, subscriber)
+    def connect(self, subscriber: LiveSubscriber, *, permitted: bool = False) -> LiveSession:
+        """Return the session of a client; its ``disconnect`` must be called at the end.
+
+        A client that is ``permitted`` may do everything.
+        """
+        session = LiveSession(self._means, subscriber, permitted=permitted)
         self._sessions.setdefault(subscriber.user, {})[subscriber.client_id] = session
         return session
 

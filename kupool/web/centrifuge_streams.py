@@ -61,8 +61,9 @@ class StreamKind(NamedTuple):
     first: bytes = b""
 
 
-#: Some clients take the first bytes as a sign that the stream is open.
-SSE = StreamKind(EVENTS, b"text/event-stream; charset=utf-8", (b"GET", b"POST"), b"\r\n")
+#: Some clients take the first bytes as a sign that the stream is open. The npm package eventsource
+#: 2 loses the first event behind a CR LF in the same read.
+SSE = StreamKind(EVENTS, b"text/event-stream; charset=utf-8", (b"GET", b"POST"), b"\n")
 HTTP_STREAM = StreamKind(LINES, b"text/plain; charset=utf-8", (b"POST",))
 
 
