@@ -7,6 +7,7 @@
 # make bench     measure the speed; ARGS="--rows 0" runs one row
 # make setup     create .venv and install KuPool there; the other targets do that by themselves
 # make services  install the servers that the tests use; make test does that by itself
+# make sdk       install the JavaScript packages of tests/sdk; make test does that by itself
 # make clean     remove .venv and all caches
 # make help      show this list
 #
@@ -15,7 +16,7 @@
 # PYTHON=python3.12 after make chooses the Python that creates .venv.
 #
 # As root on Debian, make installs with apt-get what is missing: python3-venv for .venv; and
-# PostgreSQL, PgBouncer, RabbitMQ, libfaketime and Chromium for make test. It does not start them:
+# PostgreSQL, PgBouncer, RabbitMQ, libfaketime, Chromium and npm for make test. It starts no server:
 # each run of the tests starts servers of its own. Without root, tests that need them are skipped.
 
 PYTHON ?= python3
@@ -32,7 +33,7 @@ DIE    := --max-worker-restart=0
 # the processor time of each of them goes into compiling KuPool again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run help test check lint unit coverage bench clean setup services
+.PHONY: run help test check lint unit coverage bench clean setup services sdk
 
 run: $(READY)
 	@exec $(BIN)/kupool demo $(ARGS)
@@ -44,7 +45,7 @@ help:
 # More workers than cores: tests with processes and servers wait most of their time. In the order
 # of the folders, so that those come first. By default files with few tests come last; among them
 # are long ones, for which the other workers then wait.
-test: $(READY) services
+test: $(READY) services sdk
 	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(DIE) $(TESTS)
 	$(BIN)/python -m twisted.trial -j 4 --reporter=text --temp-directory=.cache/trial tests.unit tests.contract
 
@@ -74,6 +75,9 @@ setup: $(READY)
 
 services:
 	@sh etc/setup/install-services.sh
+
+sdk: services
+	@sh etc/setup/install-sdks.sh
 
 $(READY): setup.py setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

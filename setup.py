@@ -39,6 +39,8 @@ setup(
         "test": [
             # A WebSocket client that is not ours: the daemon itself does without.
             "autobahn>=24.4.2",
+            # A client of the Centrifuge protocol that is not ours.
+            "centrifuge-python>=0.7,<0.8",
             "pytest>=8.0",
             "pytest-twisted>=1.14",
             "pytest-xdist>=3.8",

@@ -105,6 +105,9 @@ SIZE = ValueKind(parse_size, format_size, "SIZE")
 COUNT = ValueKind(parse_count, str, "N")
 NUMBER = ValueKind(parse_number, lambda value: f"{value:g}", "N")
 TEXT = ValueKind(str, str, "TEXT")
+
+#: A rule as words, of which all but the first are ``NAME=VALUE``.
+RULE = ValueKind(str, str, "RULE")
 MODE = ValueKind(parse_mode, lambda mode: f"{mode:03o}", "MODE")
 
 

@@ -102,6 +102,7 @@ class SettingOptions(usage.Options):
     opt_rooms_match = _several("rooms_match")
     opt_rooms_permissions = _several("rooms_permissions")
     opt_bus_origins = _several("bus_origins")
+    opt_live_rules = _several("live_rules")
 
     def __init__(self) -> None:
         usage.Options.__init__(self)

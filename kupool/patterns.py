@@ -12,6 +12,13 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 
+def levels_of(name: str) -> str:
+    """Return a name with a namespace, or a pattern of such names, as patterns see it: a colon ends
+    a level as well.
+    """
+    return name.replace(":", ":.")
+
+
 def is_pattern(name: str) -> bool:
     """Return whether a valid pattern contains a wildcard."""
     return "*" in name or ">" in name
@@ -116,4 +123,4 @@ class Trie(Generic[T]):
             nodes += [(f"{name}.{k}" if name else k, n) for k, n in node.children.items()]
 
 
-__all__ = ["Trie", "covers", "is_pattern", "matches", "overlaps"]
+__all__ = ["Trie", "covers", "is_pattern", "levels_of", "matches", "overlaps"]

@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "timing": set(),
     "storage": {"timing"},
     "accounts": {"errors", "callbacks", "timing", "net", "storage", "permissions"},
-    "permissions": {"bus"},
+    "permissions": {"patterns", "bus"},
     "wire": {"errors"},
     "session": {"errors", "wire"},
     "net": {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs PostgreSQL, PgBouncer, RabbitMQ, libfaketime and Chromium for the tests, where they are
-# missing and it may: as root on Debian. Starts none: each test run has servers of its own. Where
+# Installs PostgreSQL, PgBouncer, RabbitMQ, libfaketime, Chromium and npm for the tests, where they
+# are missing and it may: as root on Debian. Starts none: each test run has servers of its own. Where
 # it may not, the tests that need them are skipped with the reason.
 set -eu
 
@@ -26,6 +26,9 @@ fi
 if ! command -v chromium-headless-shell >/dev/null && ! command -v chromium >/dev/null &&
     ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
     missing="$missing chromium-headless-shell"
+fi
+if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+    missing="$missing nodejs npm"
 fi
 [ -n "$missing" ] || exit 0
 

@@ -30,6 +30,8 @@ def apply_changes(parts: Parts, old: Settings, fresh: Settings, names: Iterable[
         parts.rooms.pace.rate = settings.rooms.rate
     if parts.topics is not None:
         parts.topics.apply(settings.topics)
+    if parts.live is not None:
+        parts.live.apply(settings, old)
     if settings.jobs.interval != old.jobs.interval:
         parts.coordinator.set_interval(settings.jobs.interval)
     return settings

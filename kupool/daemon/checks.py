@@ -24,7 +24,7 @@ from kupool.web.visitors import VisitorGate
 def check(loaded: Loaded) -> None:
     """Refuse settings that no part can use; raises :class:`SettingError`, which names them all."""
     check_engines(loaded)
-    parts = (_addresses, _web, _rules, _bus, _compatible, _topics)
+    parts = (_addresses, _web, _rules, _bus, _compatible, _topics, _live)
     wrong = chain.from_iterable(part(loaded) for part in parts)
     texts = dict.fromkeys(str(refusal(loaded, name, reason)) for name, reason in wrong)
     if texts:
@@ -136,6 +136,19 @@ def _topics(loaded: Loaded) -> Iterator[tuple[str, str]]:
     host, _, port = advertised.rpartition(":")
     if advertised and not (host and port.isdecimal() and 0 < int(port) < 65536):
         yield "topics_advertise", f"{advertised!r} is not HOST:PORT"
+
+
+def _live(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    settings = loaded.settings.live
+    if settings.offered == "off":
+        return
+    from kupool.daemon.live_rules import rule_problems  # not needed without live channels
+
+    for text in rule_problems(loaded.settings):
+        yield "live_rules", text
+    secret = settings.token_secret
+    if secret and len(secret.encode()) < MIN_SECRET:
+        yield "live_token_secret", f"a secret for tokens has at least {MIN_SECRET} bytes"
 
 
 def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:

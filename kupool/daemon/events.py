@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zope.interface import implementer
 
 from kupool.pool import IEvents, SavedJob
 from kupool.pool.events import job_event, session_event
 from kupool.pool.session import Session
-from kupool.topics.dead_letters import DeadRecord
-from kupool.topics.events import EVENTS, EventWriter
 from kupool.wire.batches import Batch
+
+if TYPE_CHECKING:
+    from kupool.topics.events import EventWriter
 
 #: The types of events.
 JOB = "job"
@@ -63,37 +64,46 @@ class TopicEvents:
         self._writer.tell(kind, event, session.username)
 
 
-class DeadLetterEvents:
-    """Writes each record that a group gave up: where it was, why, and where it is."""
+class EventReceiver(Protocol):
+    """Is told what happens to the daemon."""
 
-    def __init__(self, writer: EventWriter) -> None:
-        self._writer = writer
+    def tell(self, kind: str, event: Mapping[str, object], key: str = "") -> None:
+        """Take an event of a type; does not wait."""
 
-    def told(self, letter: DeadRecord) -> None:
-        """Take a new dead letter.
 
-        Those of the events themselves are no events: a group that gives up each would get another
-        one for it, without an end.
-        """
-        if letter.source.topic == EVENTS:
-            return
-        event = {
-            "topic": letter.source.topic,
-            "partition": letter.source.number,
-            "offset": letter.source_offset,
-            "group": letter.group,
-            "reason": letter.reason[:LONGEST],
-            "attempts": letter.attempts,
-            "letter": f"{letter.partition}/{letter.offset}",
-        }
-        self._writer.tell(DEAD_LETTER, event, letter.group)
+class DaemonNews:
+    """Tells what happens to the daemon to all who want to know."""
+
+    def __init__(self, receivers: Iterable[EventReceiver]) -> None:
+        self._receivers = tuple(receivers)
+
+    def started(self) -> None:
+        """Tell that the daemon runs."""
+        self.tell(STARTED, {})
+
+    def stopping(self) -> None:
+        """Tell that the daemon begins to stop."""
+        self.tell(STOPPING, {})
+
+    def reloaded(self, changed: Sequence[str], restart: Sequence[str]) -> None:
+        """Tell which settings a reload has changed, and which need a restart."""
+        self.tell(RELOADED, {"changed": changed, "restart": restart})
+
+    def not_reloaded(self, reason: str) -> None:
+        """Tell why a reload was refused."""
+        self.tell(NOT_RELOADED, {"reason": reason[:LONGEST]})
+
+    def tell(self, kind: str, event: Mapping[str, object], key: str = "") -> None:
+        """Tell an event of a type."""
+        for receiver in self._receivers:
+            receiver.tell(kind, event, key)
 
 
 class EventWatch:
-    """Writes what changes between two looks at the status: bans, problems, dead letters."""
+    """Tells what changes between two looks at the status: bans, problems, dead letters."""
 
-    def __init__(self, writer: EventWriter, status: Any) -> None:
-        self._writer = writer
+    def __init__(self, receiver: EventReceiver, status: Any) -> None:
+        self._receiver = receiver
         self._status = status
         self._bans: set[str] = set()
         self._problems: dict[str, str] = {}
@@ -101,7 +111,7 @@ class EventWatch:
 
     def look(self) -> None:
         """Look once, and write what has changed."""
-        tell = self._writer.tell
+        tell = self._receiver.tell
         bans = self._status.bans()
         for address in sorted(bans.keys() - self._bans):
             tell(BAN, {"address": address, "seconds": round(bans[address])})
@@ -148,7 +158,8 @@ __all__ = [
     "RELOADED",
     "STARTED",
     "STOPPING",
-    "DeadLetterEvents",
+    "DaemonNews",
+    "EventReceiver",
     "EventWatch",
     "TopicEvents",
 ]

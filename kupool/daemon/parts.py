@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from kupool.daemon.bus import BusPart, make_bus, make_events, make_room_bus, ser
 from kupool.daemon.bus_compatible import CompatiblePart, make_compatible
 from kupool.daemon.clock_watch import ClockWatch
 from kupool.daemon.connection_limits import DescriptorShares, descriptor_limit, trusted_proxies
+from kupool.daemon.events import DaemonNews, EventReceiver
 from kupool.daemon.fence import FencedLog
 from kupool.daemon.files import (
     LOG_FILE,
@@ -47,6 +48,7 @@ from kupool.net.transport.proxied import ProxySettings
 from kupool.permissions.table import PermissionTable
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
+from kupool.pool.events import ManyEvents
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import JobBook
 from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
@@ -75,6 +77,7 @@ from kupool.storage.reading import ReadOnlyDatabase
 from kupool.wire.messages import split_username
 
 if TYPE_CHECKING:
+    from kupool.daemon.live import LivePart
     from kupool.daemon.topics import TopicsPart
 
 #: Seconds that a stop waits for PostgreSQL to reply, after the counting has ended.
@@ -119,6 +122,8 @@ class Parts:
     compatible: CompatiblePart | None
     rooms: RoomsPart | None
     topics: TopicsPart | None
+    live: LivePart | None
+    news: DaemonNews
 
 
 def build(
@@ -158,10 +163,6 @@ def build(
     instance = f"{int(wall()):x}-{secrets.token_hex(6)}"
     way: Any = log if postgres is None else FencedLog(log, lambda: postgres.taken_over)
     bus = make_bus(settings.bus, reactor, wall, log_url=settings.log.url)
-    events = make_events(bus, wall)
-    acceptance = Acceptance(
-        reactor, wall, way, batch_settings(settings.submissions), instance=instance, events=events
-    )
     methods = Router()
     table = PermissionTable(grants_of(settings))
     known_users = bool(settings.listen.auth)
@@ -196,6 +197,31 @@ def build(
             database=database,
             table=table,
         )
+    logins = make_logins(settings.logins, reactor, checkers) if checkers else None
+    events, live = make_events(bus, wall), None
+    if settings.live.offered == "on":
+        from kupool.daemon.live import make_live
+
+        def overview() -> dict[str, object]:
+            job = book.current
+            job_id = None if job is None else job.job_id
+            return {"sessions": pool.sessions, "users": len(pool.users), "job_id": job_id}
+
+        live = make_live(
+            settings,
+            reactor,
+            wall,
+            methods,
+            table=table,
+            topics=topics,
+            figures=(overview, stats),
+            role_of=_no_role if logins is None else logins.authenticator.role_of,
+        )
+        # A submission comes to the bus first.
+        events = ManyEvents([events, live.events])
+    acceptance = Acceptance(
+        reactor, wall, way, batch_settings(settings.submissions), instance=instance, events=events
+    )
     handlers = Handlers(
         book,
         acceptance,
@@ -205,7 +231,6 @@ def build(
         methods=methods,
         others=None if bus_part is None else bus_part.service.router,
     )
-    logins = make_logins(settings.logins, reactor, checkers) if checkers else None
     pool = Pool(
         reactor,
         book,
@@ -226,6 +251,8 @@ def build(
     tenants: list[Any] = [part.service for part in (bus_part, rooms) if part is not None]
     if topics is not None:
         tenants.append(topics.sessions)
+    if live is not None:
+        tenants.append(live.methods)
     server = Server(
         reactor,
         Tenants(pool, *tenants) if tenants else pool,
@@ -282,7 +309,22 @@ def build(
         ),
         rooms=rooms,
         topics=topics,
+        live=live,
+        news=DaemonNews(_receivers(topics, live)),
     )
+
+
+def _receivers(topics: TopicsPart | None, live: LivePart | None) -> Iterator[EventReceiver]:
+    """Yield those who are told what happens to the daemon."""
+    if topics is not None and topics.events is not None:
+        yield topics.events
+    if live is not None:
+        yield live.server
+
+
+def _no_role(user: str) -> str:
+    """Return the role of an account where there are none."""
+    return ""
 
 
 def _make_log(

@@ -25,6 +25,7 @@ from kupool.daemon import moves
 from kupool.daemon.apply import apply_changes
 from kupool.daemon.checks import check
 from kupool.daemon.connection_limits import descriptor_limit, http_limits
+from kupool.daemon.events import EventWatch
 from kupool.daemon.exposed import exposed_secrets
 from kupool.daemon.files import has_spool, topics_setting
 from kupool.daemon.housekeeping import Housekeeping
@@ -141,7 +142,6 @@ class Daemon:
         self.status = Status(wall, self.parts, self._sweeper)
         book = self.parts.book
         memory = Memory(reactor, lambda: book.retired_nonces, make_give_back())
-        topics = self.parts.topics
         self._housekeeping = Housekeeping(
             reactor,
             wall,
@@ -149,7 +149,7 @@ class Daemon:
             self.parts,
             settings=lambda: self.settings.submissions,
             memory=memory,
-            watch=_nothing if topics is None else topics.watch(self.status),
+            watch=EventWatch(self.parts.news, self.status).look,
         )
         self._http: IListeningPort | None = None
         self._http_access: HttpAccess | None = None
@@ -261,8 +261,7 @@ class Daemon:
             await self._listen("bus_compatible_addr", parts.compatible.listen())
         collect_rarely()
         self.status.enter(RUNNING)
-        if parts.topics is not None:
-            parts.topics.started()
+        parts.news.started()
         self._announce()
 
     def _look_for_moved_topics(self) -> None:
@@ -308,6 +307,8 @@ class Daemon:
         if compared.plan.text and compared.changed:
             self._tell(compared)
         self.status.gaps = await stats.gaps()
+        if self.parts.live is not None:
+            self.parts.live.use_log_epoch(compared.plan.identity.epoch)
         return compared
 
     async def _restore(self, compared: Comparison | None) -> None:
@@ -391,6 +392,10 @@ class Daemon:
             more.update(bus.routes(http.access, self.settings.bus))
         if self.parts.topics is not None:
             more.update(self.parts.topics.routes(http.access, self.settings.topics))
+        live = self.parts.live
+        if live is not None:
+            more.update(live.routes(http.access, settings))
+            live.start()
         site = make_site(
             self._reactor,
             self.status,
@@ -401,6 +406,7 @@ class Daemon:
             access=http.access,
             limits=http_limits(settings, descriptor_limit(), self.settings.topics),
             more=more,
+            centrifuge=None if live is None else live.centrifuge,
         )
         proxies = ProxySettings(settings.proxy_trusted)
         endpoint = endpoint_for(
@@ -473,8 +479,7 @@ class Daemon:
                 "The settings were not reloaded, and nothing has changed: {reason}",
                 reason=str(error),
             )
-            if self.parts.topics is not None:
-                self.parts.topics.not_reloaded(str(error))
+            self.parts.news.not_reloaded(str(error))
             return
         now, restart = changes(self.settings, fresh)
         self.settings = apply_changes(self.parts, self.settings, fresh, now)
@@ -484,8 +489,7 @@ class Daemon:
             self._log.warn(
                 "These settings take effect only after a restart: {names}", names=", ".join(restart)
             )
-        if self.parts.topics is not None:
-            self.parts.topics.reloaded(now, restart)
+        self.parts.news.reloaded(now, restart)
         if self.parts.logins is not None:
             self.parts.logins.reload()
         self.parts.certificates.reload()
@@ -503,8 +507,7 @@ class Daemon:
         deadline = clock.seconds() + self.settings.process.shutdown_timeout
         working = deadline - min(CLOSING, self.settings.process.shutdown_timeout / 2)
         notify("STOPPING=1")
-        if parts.topics is not None:
-            parts.topics.stopping()
+        parts.news.stopping()
         if self._starting is not None:
             await self._step("starting", self._starting, working)
         await self._step("listeners", parts.server.stop_listening(), working)
@@ -541,6 +544,8 @@ class Daemon:
             await self._step("compatible", parts.compatible.stop(), deadline)
         if parts.rooms is not None:
             await self._step("rooms", parts.rooms.stop(), deadline)
+        if parts.live is not None:
+            await self._step("live", parts.live.stop(), deadline)
         if parts.topics is not None:
             parts.topics.finish()
 
@@ -577,10 +582,6 @@ class Daemon:
             raise  # the coroutine is closed: nobody waits for this step
         except BaseException as error:
             self._log.error("Stop: the step {name} failed: {error!r}", name=name, error=error)
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def _deferred(work: Awaitable[object]) -> Deferred[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any
@@ -12,16 +12,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from kupool.amqp import BrokerError
-from kupool.daemon.events import (
-    LONGEST,
-    NOT_RELOADED,
-    RELOADED,
-    STARTED,
-    STOPPING,
-    DeadLetterEvents,
-    EventWatch,
-    TopicEvents,
-)
+from kupool.daemon.dead_letter_events import DeadLetterEvents
+from kupool.daemon.events import TopicEvents
 from kupool.daemon.files import TOPICS_FILE, topics_kind
 from kupool.daemon.new_topics import default_topic
 from kupool.daemon.pace import RequestPace
@@ -49,7 +41,6 @@ from kupool.topics.sessions import SessionFetchLimits, TopicSessions
 from kupool.topics.settings import TopicSettings
 from kupool.topics.submissions import SUBMISSIONS, SubmissionTopic
 from kupool.topics.transactions import TopicTransactions, TransactionLimits
-from kupool.web import IStatusSource
 from kupool.web.access import WebAccess
 from kupool.web.answers import ApiResource
 from kupool.web.topics import topic_routes
@@ -176,30 +167,6 @@ class TopicsPart:
         if self.events is None:
             return others
         return ManyEvents([others, TopicEvents(self.events, wall)])
-
-    def watch(self, status: IStatusSource) -> Callable[[], None]:
-        """Return a function that looks at the status, and writes what has changed as events."""
-        return _nothing if self.events is None else EventWatch(self.events, status).look
-
-    def started(self) -> None:
-        """Write that the daemon runs."""
-        self._tell(STARTED, {})
-
-    def stopping(self) -> None:
-        """Write that the daemon begins to stop."""
-        self._tell(STOPPING, {})
-
-    def reloaded(self, changed: Sequence[str], restart: Sequence[str]) -> None:
-        """Write which settings a reload has changed, and which need a restart."""
-        self._tell(RELOADED, {"changed": changed, "restart": restart})
-
-    def not_reloaded(self, reason: str) -> None:
-        """Write why a reload was refused."""
-        self._tell(NOT_RELOADED, {"reason": reason[:LONGEST]})
-
-    def _tell(self, kind: str, event: Mapping[str, object]) -> None:
-        if self.events is not None:
-            self.events.tell(kind, event)
 
     def finish(self) -> None:
         """Take no more requests, and end the fetches that wait."""

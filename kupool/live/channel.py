@@ -33,6 +33,9 @@ class ChannelOwner(Protocol):
     def end_insufficient(self, subscription: LiveSubscription) -> None:
         """End a subscription that cannot go on."""
 
+    def attended(self, channel: str, *, first: bool) -> None:
+        """A channel has got its first subscription, or lost its last one."""
+
 
 class LiveChannel:
     """One channel; without a ``store`` it keeps no history.
@@ -114,6 +117,8 @@ class LiveChannel:
         if self._fan is None:
             self._fan = self._hub.channel()
         self._fan.subscribe(subscription)
+        if len(self._fan) == 1:
+            self._owner.attended(self.name, first=True)
         if self._followed:
             return succeed(StreamPosition(self.last, self._position.epoch))
         if self._opening is None:
@@ -135,6 +140,7 @@ class LiveChannel:
         if not len(self._fan):
             self._fan = None
             self._unfollow()
+            self._owner.attended(self.name, first=False)
         elif started and subscription.emits_notices:
             self._fan.publish(FannedNotice(self.name, subscription.details, leaves=True))
 

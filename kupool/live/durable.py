@@ -381,6 +381,16 @@ class DurableHistory:
         except Exception as error:
             raise HistoryUnavailable(str(error)) from error
 
+    def before(self, time: float) -> Deferred[StreamPosition]:
+        """Return the position before the first batch that was written at a time or later."""
+        return Deferred.fromCoroutine(self._before(time))
+
+    async def _before(self, time: float) -> StreamPosition:
+        try:
+            return StreamPosition(await self._topics.at_time(self._partition, time), self._epoch)
+        except Exception as error:
+            raise HistoryUnavailable(str(error)) from error
+
     def forget(self) -> Deferred[None]:
         """Drop the records of the partition; later ones continue with the next offset."""
         return Deferred.fromCoroutine(self._forget())

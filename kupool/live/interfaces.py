@@ -173,6 +173,11 @@ class IChannelStore(Interface):
         They are ascending.
         """
 
+    def before(time: float) -> Deferred[StreamPosition]:
+        """Return a position with all publications of a time and later behind it, and perhaps a few
+        older ones; ``time`` is in seconds since the epoch.
+        """
+
     def forget() -> Deferred[None]:
         """Forget all publications; later ones continue with the next offset."""
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from kupool.live.failures import InvalidChannelName
-from kupool.patterns import is_pattern, matches
+from kupool.patterns import is_pattern, levels_of, matches
 
 #: The longest name of a channel, in characters.
 LONGEST_NAME = 255
@@ -133,11 +133,6 @@ def namespace_of(name: str) -> str:
     return name.partition(":")[0] if ":" in name else ""
 
 
-def levels_of(name: str) -> str:
-    """Return a name, or a pattern of names, as patterns see it: a colon ends a level."""
-    return name.replace(":", ":.")
-
-
 def check_channel(name: object) -> str:
     """Return the name of a channel; raises :class:`InvalidChannelName`."""
     if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and _is_plain(name):
@@ -198,6 +193,5 @@ __all__ = [
     "check_channel",
     "check_pattern",
     "covers_channel",
-    "levels_of",
     "namespace_of",
 ]

@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -24,6 +24,7 @@ from twisted.internet.defer import Deferred, fail
 from kupool.live.channel import LiveChannel
 from kupool.live.duplicates import RecentEvents
 from kupool.live.failures import (
+    ChannelForbidden,
     InvalidPublication,
     InvalidWish,
     LiveError,
@@ -36,14 +37,19 @@ from kupool.live.publications import (
     HistoryPart,
     NewPublication,
     PublishedRecord,
+    StreamPosition,
     published,
 )
-from kupool.live.rules import ChannelRules
+from kupool.live.rules import ChannelKind, ChannelRules
 from kupool.live.session import LiveLimits, LiveSession, SessionMeans
 from kupool.live.subscription import LiveSubscription
 from kupool.live.table import ChannelSources, ChannelTable
 from kupool.live.wishes import ChannelFound, HistoryFound, HistoryWishes, PresenceCounts
 from kupool.timing.timers import Timers
+
+#: Called with a channel and whether it has got its first subscription, or else lost its last one.
+#: Must not raise.
+WatchAttended = Callable[[str, bool], object]
 
 
 class LiveService:
@@ -70,6 +76,8 @@ class LiveService:
         self._means = SessionMeans(self, self._table, self._timers, may=may, limits=limits)
         #: The sessions of each user, by the ids of their clients.
         self._sessions: dict[str, dict[str, LiveSession]] = {}
+        #: Who is told when a channel gets its first subscription, or loses its last one.
+        self._watchers: tuple[WatchAttended, ...] = ()
         self._recent: RecentEvents[tuple[int, float]] = RecentEvents(
             clock.seconds, most=limits.remembered_events, seconds=limits.remembered_seconds
         )
@@ -84,9 +92,12 @@ class LiveService:
 
     # -- clients
 
-    def connect(self, subscriber: LiveSubscriber) -> LiveSession:
-        """Return the session of a client; its ``disconnect`` must be called at the end."""
-        session = LiveSession(self._means, subscriber)
+    def connect(self, subscriber: LiveSubscriber, *, permitted: bool = False) -> LiveSession:
+        """Return the session of a client; its ``disconnect`` must be called at the end.
+
+        A client that is ``permitted`` may do everything.
+        """
+        session = LiveSession(self._means, subscriber, permitted=permitted)
         self._sessions.setdefault(subscriber.user, {})[subscriber.client_id] = session
         return session
 
@@ -126,6 +137,52 @@ class LiveService:
         session = self._sessions.get(details.user, {}).get(details.client_id)
         if session is not None and session.subscription(subscription.channel) is subscription:
             session.end(subscription.channel, "insufficient")
+
+    # -- who listens
+
+    def require_subscribable(self, user: str, role: str, channel: str) -> None:
+        """Check whether a user may subscribe to a channel.
+
+        Raises :class:`InvalidChannelName`, :class:`UnknownChannel` and :class:`ChannelForbidden`.
+        """
+        self._table.rule(channel)
+        if not self._means.may(user, role, "subscribe", channel):
+            raise ChannelForbidden("subscribe", channel)
+
+    def newest_position(self, channel: str) -> StreamPosition | None:
+        """Return from where a new subscriber gets the newest value of a channel.
+
+        None if the channel is not about its newest value. Raises as
+        :meth:`require_subscribable` does.
+        """
+        latest = self._table.rule(channel).kind is ChannelKind.LATEST
+        return StreamPosition(0, "") if latest else None
+
+    def watch_attended(self, told: WatchAttended) -> None:
+        """Tell somebody when a channel gets its first subscription, and when it loses its last."""
+        self._watchers += (told,)
+
+    def attended(self, channel: str, *, first: bool) -> None:
+        """Tell those who watch; called by channels."""
+        for told in self._watchers:
+            told(channel, first)
+
+    def use_rules(self, rules: ChannelRules) -> int:
+        """Go by other rules from now on; returns how many subscriptions that ended.
+
+        A channel whose rule is another one begins anew. Its clients are told that they have to
+        subscribe again, or that they may not any more if no rule covers it.
+        """
+        ended = 0
+        for channel in self._table.use(rules):
+            for subscription in channel:
+                details = subscription.details
+                session = self._sessions.get(details.user, {}).get(details.client_id)
+                if session is not None:
+                    known = rules.of(channel.name) is not None
+                    ended += session.end(channel.name, "insufficient" if known else "forbidden")
+            self._table.drop(channel)
+        return ended
 
     def count_drops(self, reason: str, count: int) -> None:
         """Count publications that a subscriber did not get."""
@@ -227,6 +284,20 @@ class LiveService:
         part = await store.newest(limit, None if since is None else since.offset)
         return HistoryFound(list(part.publications)[::-1], part.position)
 
+    def position_at(self, channel: str, time: float) -> Deferred[StreamPosition]:
+        """Return a position behind which are all publications of a time and later, and perhaps a
+        few older ones; ``time`` is in seconds since the epoch. Fails as :meth:`history` does.
+        """
+        return Deferred.fromCoroutine(self._position_at(channel, time))
+
+    async def _position_at(self, name: str, time: float) -> StreamPosition:
+        channel = self._with_history(name)
+        try:
+            found: StreamPosition = await self._store_of(channel).before(time)
+            return found
+        finally:
+            self._table.settle(channel)
+
     def history_remove(self, channel: str) -> Deferred[None]:
         """Forget the history of a channel; its position stays. Fails as :meth:`history` does."""
         return Deferred.fromCoroutine(self._history_remove(channel))
@@ -283,4 +354,4 @@ class LiveService:
         )
 
 
-__all__ = ["LiveLimits", "LiveService", "LiveSession"]
+__all__ = ["LiveLimits", "LiveService", "LiveSession", "WatchAttended"]

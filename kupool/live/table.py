@@ -42,6 +42,32 @@ class ChannelSources:
     durable: Callable[[ChannelRule], IChannelStore] | None = None
 
 
+class EndedStreams:
+    """Where streams ended that are not kept, so that they can go on there.
+
+    A client that comes back recovers by such a position, also where nothing was published before
+    it left. Those positions are easy to make, so they are kept apart: at most ``most`` of each.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        #: Those of streams with publications and of others, the oldest first.
+        self._used: dict[str, StreamPosition] = {}
+        self._unused: dict[str, StreamPosition] = {}
+
+    def remember(self, name: str, end: StreamPosition) -> None:
+        """Remember the end of a stream; the oldest one is forgotten if there are too many."""
+        ends = self._used if end.offset else self._unused
+        ends.pop(name, None)
+        ends[name] = end
+        if len(ends) > self._most:
+            del ends[next(iter(ends))]
+
+    def take(self, name: str) -> StreamPosition | None:
+        """Forget the end of a stream and return it, if there is one."""
+        return self._used.pop(name, None) or self._unused.pop(name, None)
+
+
 class ChannelTable:
     """The channels, at most ``most`` of them, and as many remembered positions."""
 
@@ -53,8 +79,7 @@ class ChannelTable:
         self._owner = owner
         self._most = most
         self._channels: dict[str, LiveChannel] = {}
-        #: The ends of streams that are not kept, the oldest first.
-        self._ended: dict[str, StreamPosition] = {}
+        self._ended = EndedStreams(most)
         self._sweep_call: IDelayedCall | None = None
         self._sweeping = False
 
@@ -74,6 +99,16 @@ class ChannelTable:
         if rule is None:
             raise UnknownChannel(name)
         return rule
+
+    def use(self, rules: ChannelRules) -> list[LiveChannel]:
+        """Go by other rules; returns the channels that have another one now, or none."""
+        self._rules = rules
+        return [each for each in self if rules.of(each.name) != each.rule]
+
+    def drop(self, channel: LiveChannel) -> None:
+        """Forget a channel, and its history in memory."""
+        if self._channels.get(channel.name) is channel:
+            del self._channels[channel.name]
 
     def find(self, name: str) -> LiveChannel | None:
         """Return a channel, if there is one at the moment."""
@@ -110,11 +145,8 @@ class ChannelTable:
         if store is not None and not store.expire():
             return
         del self._channels[channel.name]
-        if isinstance(store, MemoryHistory) and store.ended_at.offset:
-            self._ended.pop(channel.name, None)
-            self._ended[channel.name] = store.ended_at
-            if len(self._ended) > self._most:
-                del self._ended[next(iter(self._ended))]
+        if isinstance(store, MemoryHistory):
+            self._ended.remember(channel.name, store.ended_at)
 
     def stop(self) -> None:
         """Look for old publications no more."""
@@ -130,7 +162,7 @@ class ChannelTable:
             if sources.durable is None:
                 raise UnknownChannel(name)
             return sources.durable(rule)
-        start = self._ended.pop(name, None) or StreamPosition(0, sources.make_epoch())
+        start = self._ended.take(name) or StreamPosition(0, sources.make_epoch())
         return MemoryHistory(
             start,
             sources.clock.seconds,
@@ -165,4 +197,4 @@ class ChannelTable:
         self._sweep_later()
 
 
-__all__ = ["SWEEP", "ChannelSources", "ChannelTable"]
+__all__ = ["SWEEP", "ChannelSources", "ChannelTable", "EndedStreams"]

@@ -25,7 +25,8 @@ class SubscribeWishes(msgspec.Struct, frozen=True, kw_only=True):
 
     The client asks for ``positioned``, ``recoverable`` and ``join_leave``, and gets them where the
     rule of the channel lets it. ``recover`` is its last position; ``partial`` says that it wants
-    what is left of the history if some is lost. ``policy``, ``queue``, ``max_rate`` (publications a
+    what is left of the history if some is lost, and ``in_reply`` that the reply has no more
+    publications than that; the others follow. ``policy``, ``queue``, ``max_rate`` (publications a
     second; 0 is no limit) and ``wanted`` say how it wants to be served.
 
     ``permitted`` says that somebody else has decided that it may subscribe, such as a token.
@@ -39,6 +40,7 @@ class SubscribeWishes(msgspec.Struct, frozen=True, kw_only=True):
     join_leave: bool = False
     recover: StreamPosition | None = None
     partial: bool = False
+    in_reply: int | None = None
     policy: QueuePolicy | None = None
     queue: QueueLimits | None = None
     max_rate: float = 0.0

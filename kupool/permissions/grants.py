@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from kupool.bus.permissions import OWN_NAME, Rule, check_pattern, check_users
 from kupool.bus.topics import matches
+from kupool.patterns import levels_of
 from kupool.permissions.offered import (
     ACTIONS,
+    CHANNEL,
     DEFAULT_NAMES,
     METHOD,
     OFFERED,
@@ -80,6 +82,8 @@ def _parsed(words: list[str], source: str) -> Grant:
         if not pattern.startswith("/") or "." in pattern:
             raise ValueError(f"{pattern!r} is not the path of a route, as /stats or /bans/*")
         pattern = route_name(pattern)
+    if action in CHANNEL.actions:
+        pattern = levels_of(pattern)
     grant = Grant(Rule(users, action, check_pattern(pattern)), role, source)
     if action in (*METHOD.actions, *ROUTE.actions):
         _check_offered(grant)

@@ -11,22 +11,19 @@ from kupool.permissions.roles import ADMIN, ANONYMOUS, OPERATOR, WORKER
 
 
 class NameKind(NamedTuple):
-    """A kind of names, and what can be done with one.
-
-    Rules take the actions of a kind only if it is ``used``: no part of the program asks about the
-    others yet.
-    """
+    """A kind of names, and what can be done with one."""
 
     name: str
     actions: tuple[str, ...]
-    used: bool = True
 
 
 METHOD = NameKind("method", ("call",))
 TOPIC = NameKind("topic", ("publish", "subscribe"))
 ROOM = NameKind("room", ("create", "join", "match"))
 ROUTE = NameKind("route", ("GET", "POST"))
-CHANNEL = NameKind("channel", ("channel.publish", "channel.subscribe"), used=False)
+CHANNEL = NameKind(
+    "channel", ("channel.publish", "channel.subscribe", "channel.presence", "channel.history")
+)
 LOG_TOPIC = NameKind("log topic", ("log.publish", "log.subscribe", "log.manage"))
 LOG_GROUP = NameKind("group", ("log.group",))
 
@@ -34,7 +31,7 @@ LOG_GROUP = NameKind("group", ("log.group",))
 KINDS = (METHOD, TOPIC, ROOM, ROUTE, CHANNEL, LOG_TOPIC, LOG_GROUP)
 
 #: The actions that a rule may have.
-ACTIONS = tuple(action for kind in KINDS if kind.used for action in kind.actions)
+ACTIONS = tuple(action for kind in KINDS for action in kind.actions)
 
 
 class Offered(NamedTuple):
@@ -105,8 +102,29 @@ TOPIC_CHANGES = (
     "group.delete",
 )
 
-#: What a role may do with topics and groups by default, as a pattern of their names.
+#: The channels that a role may read by default: it may subscribe, and read their histories. A
+#: channel of a user is for that user, once the name is proved.
+DEFAULT_CHANNELS = (
+    (ANONYMOUS, "pool"),
+    (ANONYMOUS, "jobs"),
+    (WORKER, "users.{user}"),
+    (WORKER, "workers.{user}.>"),
+    (OPERATOR, "submissions"),
+    (OPERATOR, "events"),
+    (OPERATOR, "server"),
+    (OPERATOR, "users.*"),
+    (OPERATOR, "workers.>"),
+)
+
+#: What a role may do with topics, groups and channels by default, as a pattern of their names.
 DEFAULT_NAMES = (
+    *(
+        (role, action, pattern)
+        for role, pattern in DEFAULT_CHANNELS
+        for action in ("channel.subscribe", "channel.history")
+    ),
+    (OPERATOR, "channel.presence", ">"),
+    *((ADMIN, action, ">") for action in CHANNEL.actions),
     (OPERATOR, "log.subscribe", "submissions"),
     (OPERATOR, "log.subscribe", "events"),
     (ADMIN, "log.publish", ">"),
@@ -136,6 +154,11 @@ METHODS = (
     Offered("call", "match.join"),
     Offered("call", "match.cancel"),
     *(Offered("call", name) for name in (*TOPIC_READS, *TOPIC_CHANGES)),
+    # What they do with a channel needs a permission for its name.
+    *(
+        Offered("call", name)
+        for name in ("subscribe", "unsubscribe", "publish", "presence", "history")
+    ),
 )
 
 #: The routes of the HTTP server. HEAD counts as GET.
@@ -163,6 +186,20 @@ ROUTES = (
     Offered("OPTIONS", "/bus/status", open=True),
     Offered("GET", "/bus/trace", OPERATOR),
     Offered("OPTIONS", "/bus/trace", open=True),
+    # What they do with a channel needs a permission for its name.
+    Offered("GET", "/events"),
+    Offered("OPTIONS", "/events", open=True),
+    Offered("GET", "/connection/websocket", open=True),
+    *(
+        Offered(method, path, open=True)
+        for path, methods in (
+            ("/connection/sse", ("GET", "POST", "OPTIONS")),
+            ("/connection/http_stream", ("POST", "OPTIONS")),
+            ("/emulation", ("POST", "OPTIONS")),
+        )
+        for method in methods
+    ),
+    Offered("POST", "/api/live/interval", OPERATOR, changes=True),
     *(Offered("GET", operation_path(name)) for name in TOPIC_READS),
     *(Offered("POST", operation_path(name)) for name in (*TOPIC_READS, *TOPIC_CHANGES)),
 )
@@ -174,6 +211,7 @@ OFFERED = {(found.action, found.name): found for found in (*METHODS, *ROUTES)}
 __all__ = [
     "ACTIONS",
     "CHANNEL",
+    "DEFAULT_CHANNELS",
     "DEFAULT_NAMES",
     "KINDS",
     "LOG_GROUP",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from kupool.bus.permissions import OWN_NAME, Permissions, Rule, is_level, with_name
+from kupool.patterns import levels_of
 from kupool.permissions.grants import Grant, default_grant, default_name_grants
 from kupool.permissions.offered import METHODS, OFFERED, ROUTES
 from kupool.permissions.roles import ANONYMOUS, ORDER, includes
@@ -54,6 +55,13 @@ class PermissionTable:
     def may(self, user: str, role: str, action: str, name: str) -> bool:
         """Return whether a user may do something with a valid name."""
         return self.of(role).allow(user, action, name)
+
+    def may_channel(self, user: str, role: str, action: str, channel: str) -> bool:
+        """Return whether a user may do something with a live channel, such as ``subscribe``.
+
+        The name is any text; a colon ends a namespace.
+        """
+        return self.may(user, role, f"channel.{action}", levels_of(channel))
 
     def may_some(self, user: str, role: str, action: str) -> bool:
         """Return whether there is any name with which a user may do something."""

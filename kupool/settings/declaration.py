@@ -11,7 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kupool.kinds import COUNT, DURATION, MODE, NUMBER, SIZE, TEXT, ValueKind, choice
+from kupool.kinds import (
+    COUNT,
+    DURATION,
+    MODE,
+    NUMBER,
+    RULE,
+    SIZE,
+    TEXT,
+    ValueKind,
+    choice,
+)
 from kupool.masking import hide, mask
 
 
@@ -956,6 +966,133 @@ class NodeTopicsSettings:
 
 
 @dataclass(frozen=True)
+class NodeLiveSettings:
+    """Live channels: what there is to subscribe to, and how much of it."""
+
+    offered: str = _setting(
+        choice("on", "off"),
+        "on",
+        "whether clients may subscribe to live channels, over our own protocol, /events and the "
+        "Centrifuge protocol",
+        name="live",
+    )
+    rules: tuple[str, ...] = _setting(
+        RULE,
+        (),
+        "channels besides those of the pool, and what they can do: a pattern and options, for "
+        "example 'news.* history_size=10 presence=on'; in a file also a mapping",
+        name="live_rules",
+        reload=True,
+    )
+    history_size: int = _setting(
+        COUNT,
+        "0",
+        "number of messages that a channel keeps if its rule does not say; 0: none",
+        name="live_history_size",
+        reload=True,
+    )
+    history_time: float = _setting(
+        DURATION,
+        "5m",
+        "time for which a channel keeps messages if its rule does not say; 0: no limit",
+        name="live_history_time",
+        reload=True,
+    )
+    pool_interval: float = _setting(
+        DURATION,
+        "5s",
+        "time between two snapshots of the pool on the channel pool",
+        least=0.1,
+        name="live_pool_interval",
+        reload=True,
+    )
+    rate: float = _setting(
+        NUMBER,
+        "100",
+        "requests to live channels per second that one session is allowed",
+        name="live_rate",
+        reload=True,
+    )
+    channels: int = _setting(
+        COUNT,
+        "10000",
+        "maximum number of channels with subscribers or a history in memory",
+        least=1,
+        name="live_max_channels",
+    )
+    client_channels: int = _setting(
+        COUNT,
+        "128",
+        "maximum number of channels that one client may subscribe to",
+        least=1,
+        name="live_client_channels",
+    )
+    clients: int = _setting(
+        COUNT,
+        "5000",
+        "maximum number of clients of the Centrifuge protocol, and of streams at /events",
+        least=1,
+        name="live_max_clients",
+    )
+    clients_per_ip: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of these of one IP address; trusted proxies are exempt; 0: no limit",
+        name="live_clients_per_ip",
+    )
+    max_data: int = _setting(
+        SIZE,
+        "64KiB",
+        "maximum size of a message in a channel",
+        least=64,
+        name="live_max_data",
+    )
+    history_per_call: int = _setting(
+        COUNT,
+        "300",
+        "maximum number of messages that one request for a history returns",
+        least=1,
+        name="live_history_per_call",
+    )
+    token_secret: str = _setting(
+        TEXT,
+        "",
+        "secret with which an application signs the tokens of clients of the Centrifuge protocol "
+        "(HMAC), at least 32 bytes; without it no token is valid",
+        secret=hide,
+        name="live_token_secret",
+    )
+    anonymous: str = _setting(
+        choice("on", "off"),
+        "on",
+        "whether clients of the Centrifuge protocol may connect without a token",
+        name="live_anonymous",
+    )
+    insecure: str = _setting(
+        choice("on", "off"),
+        "off",
+        "whether clients of the Centrifuge protocol may do everything without tokens and "
+        "permissions; for development only",
+        name="live_insecure",
+    )
+    ping_interval: float = _setting(
+        DURATION,
+        "25s",
+        "interval between pings to clients of the Centrifuge protocol, and between comments on "
+        "/events",
+        least=1,
+        name="live_ping_interval",
+    )
+    pong_timeout: float = _setting(
+        DURATION,
+        "8s",
+        "time within which a client of the Centrifuge protocol must answer a ping",
+        least=0.1,
+        name="live_pong_timeout",
+    )
+
+
+@dataclass(frozen=True)
 class NewTopicSettings:
     """What a new topic of the log has where its creator says nothing else, and the limits of
     topics.
@@ -1073,6 +1210,7 @@ class Settings:
     rooms: NodeRoomsSettings = NodeRoomsSettings()
     topics: NodeTopicsSettings = NodeTopicsSettings()
     new_topics: NewTopicSettings = NewTopicSettings()
+    live: NodeLiveSettings = NodeLiveSettings()
     process: ProcessSettings = ProcessSettings()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from typing import Any, NamedTuple
 
+from kupool.kinds import RULE
 from kupool.settings.broker_file import (
     BrokerFile,
     is_of_broker,
@@ -193,6 +194,8 @@ def _value(name: str, f: Field[Any], given: object, source: str) -> Any:
             several = given.split(",") if isinstance(given, str) else given
             if not isinstance(several, list | tuple):
                 raise ValueError(f"expected a list, found a {type(given).__name__}")
+            if f.metadata["kind"] is RULE:
+                several = [_rule(one) for one in several]
             return tuple(_text(one).strip() for one in several if _text(one).strip())
         if isinstance(given, bool):  # which is what YAML takes these words for
             word = "on" if given else "off"
@@ -206,6 +209,20 @@ def _value(name: str, f: Field[Any], given: object, source: str) -> Any:
         return value
     except ValueError as error:
         raise SettingError(f"{name}: {error} (from {source})") from None
+
+
+def _rule(given: object) -> object:
+    """Return a rule that a file has as a mapping in the words of :data:`RULE`."""
+    if not isinstance(given, Mapping):
+        return given
+    rest = dict(given)
+    words = [_text(rest.pop("pattern", ""))]
+    if not words[0]:
+        raise ValueError("a rule has no pattern")
+    for name, value in rest.items():
+        text = ("off", "on")[value] if isinstance(value, bool) else _text(value)
+        words.append(f"{name}={text}")
+    return " ".join(words)
 
 
 def _text(given: object) -> str:

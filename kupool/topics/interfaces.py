@@ -154,6 +154,12 @@ class ITopicEngine(Interface):
     def topic(name: str) -> TopicSettings | None:
         """Return the settings of a topic; None if there is no such topic."""
 
+    def identity(name: str) -> str:
+        """Return what tells a topic from an earlier one of the same name; empty if there is none.
+
+        It is unique in this store, or in this process if the store ends with that.
+        """
+
     def create(name: str, settings: TopicSettings) -> Deferred[None]:
         """Create a topic; fails with :class:`TopicExists`."""
 

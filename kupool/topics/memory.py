@@ -194,6 +194,9 @@ class MemoryTopics:
         self._capacity = capacity
         self._settings: dict[str, TopicSettings] = {}
         self._partitions: dict[str, list[_Sequence]] = {}
+        #: How many topics were created, and which of them each one is.
+        self._created = 0
+        self._numbers: dict[str, int] = {}
         self._positions: dict[str, dict[Partition, int]] = {}
         self._generations: dict[str, int] = {}
         #: The ids of delayed batches, with the time at which each is due.
@@ -220,11 +223,18 @@ class MemoryTopics:
         """Return the settings of a topic; None if there is no such topic."""
         return self._settings.get(name)
 
+    def identity(self, name: str) -> str:
+        """Return the number of a topic."""
+        number = self._numbers.get(name)
+        return "" if number is None else str(number)
+
     def create(self, name: str, settings: TopicSettings) -> Deferred[None]:
         """Create a topic; fails with :class:`TopicExists`."""
         if name in self._settings:
             return fail(TopicExists(name))
         self._settings[name] = settings
+        self._created += 1
+        self._numbers[name] = self._created
         self._partitions[name] = [_Sequence() for _ in range(settings.partitions)]
         return succeed(None)
 
@@ -243,7 +253,7 @@ class MemoryTopics:
         """Delete a topic with all that it holds."""
         if self._settings.pop(name, None) is None:
             return fail(UnknownTopic(name))
-        del self._partitions[name]
+        del self._partitions[name], self._numbers[name]
         self._delayed = {k: v for k, v in self._delayed.items() if v[1].partition.topic != name}
         for positions in self._positions.values():
             for partition in [each for each in positions if each.topic == name]:

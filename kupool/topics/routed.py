@@ -104,6 +104,11 @@ class RoutedTopics(proxyForInterface(ITopicEngine, "main")):  # type: ignore[mis
         found: TopicSettings | None = self.main.topic(name) if source is None else source.settings
         return found
 
+    def identity(self, name: str) -> str:
+        """Return what tells a topic from an earlier one; a source is always the same."""
+        found: str = "log" if name in self._sources else self.main.identity(name)
+        return found
+
     def create(self, name: str, settings: TopicSettings) -> Deferred[None]:
         """Create a topic; fails with :class:`ReservedTopic`, too."""
         return self._unless_reserved(name, lambda: self.main.create(name, settings))

@@ -125,6 +125,11 @@ class SqliteTopics:
         topic = self._topics.get(name)
         return None if topic is None else topic.settings
 
+    def identity(self, name: str) -> str:
+        """Return the id of a topic, which another one may get later, and when it was created."""
+        topic = self._topics.get(name)
+        return "" if topic is None else f"{topic.key}-{topic.created}"
+
     def create(self, name: str, settings: TopicSettings) -> Deferred[None]:
         """Create a topic; fails with :class:`TopicExists`."""
         if name in self._topics or name in self._coming:

@@ -50,12 +50,16 @@ def positions_of(key: int) -> tuple[int, int]:
 
 
 class TopicRow(NamedTuple):
-    """A topic as it is in the file: its id, and those of its partitions by their number."""
+    """A topic as it is in the file: its id, and those of its partitions by their number.
+
+    ``created`` is in milliseconds since the epoch.
+    """
 
     key: int
     name: str
     settings: TopicSettings
     partitions: tuple[int, ...]
+    created: int
 
 
 def topics(connection: sqlite3.Connection) -> list[TopicRow]:
@@ -65,8 +69,13 @@ def topics(connection: sqlite3.Connection) -> list[TopicRow]:
         "SELECT topic, id FROM partitions ORDER BY topic, number"
     ).fetchall():
         keys.setdefault(topic, []).append(key)
-    rows = connection.execute("SELECT id, name, settings FROM topics ORDER BY name").fetchall()
-    return [TopicRow(key, name, _settings(text), tuple(keys[key])) for key, name, text in rows]
+    rows = connection.execute(
+        "SELECT id, name, settings, created_at FROM topics ORDER BY name"
+    ).fetchall()
+    return [
+        TopicRow(key, name, _settings(text), tuple(keys[key]), created)
+        for key, name, text, created in rows
+    ]
 
 
 def create(
@@ -78,7 +87,7 @@ def create(
         (name, msgspec.json.encode(settings).decode(), now),
     )
     assert cursor.lastrowid is not None
-    return _with_partitions(connection, TopicRow(cursor.lastrowid, name, settings, ()))
+    return _with_partitions(connection, TopicRow(cursor.lastrowid, name, settings, (), now))
 
 
 def change(connection: sqlite3.Connection, topic: TopicRow, settings: TopicSettings) -> TopicRow:

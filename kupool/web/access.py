@@ -140,18 +140,23 @@ class WebAccess:
         """
         if self._local and self.is_local(request):
             return True
+        return includes(self.known(request).role, OPERATOR)
+
+    def known(self, request: Any) -> WebIdentity:
+        """Return who a request is from by a token or a cookie; nobody if that is wrong.
+
+        A name with a password is not looked at.
+        """
         kind, _, value = (header(request, b"authorization") or "").partition(" ")
         cookie = request.getCookie(COOKIE.encode())
         try:
             if kind.lower() == "bearer":
-                identity = self._known(value.strip())
-            elif kind or cookie is None:
-                return False
-            else:
-                identity = self._signed(cookie.decode(errors="replace"))
+                return self._known(value.strip())
+            if kind or cookie is None:
+                return NOBODY
+            return self._signed(cookie.decode(errors="replace"))
         except ApiError:
-            return False
-        return includes(identity.role, OPERATOR)
+            return NOBODY
 
     def _may(self, identity: WebIdentity, route: Offered) -> bool:
         user, role = identity.user, identity.role

@@ -19,6 +19,9 @@ MAX_BODY = 65536
 
 JSON = b"application/json"
 
+#: The status of an answer without a body.
+NO_CONTENT = 204
+
 
 class ApiError(Exception):
     """Raised by a route to answer with an error; ``text`` says what was wrong."""
@@ -36,6 +39,9 @@ class JsonAnswer(NamedTuple):
     code: int
     body: object
 
+
+#: The result of a handler that has handed the connection over: there is nothing to send.
+HANDED_OVER = JsonAnswer(0, None)
 
 #: A route's handler for one method. A result that is not a :class:`JsonAnswer` is sent with status
 #: 200. The handler may raise :class:`ApiError`.
@@ -121,8 +127,13 @@ class ApiResource(Resource):
         return result if isinstance(result, JsonAnswer) else JsonAnswer(200, result)
 
     def _send(self, request: Request, answer: JsonAnswer) -> None:
-        body = encode(answer.body)
+        if answer is HANDED_OVER:
+            return
         request.setResponseCode(answer.code)
+        if answer.code == NO_CONTENT:
+            request.finish()
+            return
+        body = encode(answer.body)
         for name, value in headers(len(body)).items():
             request.setHeader(name, value)
         request.write(body)  # HEAD sends no body
@@ -175,7 +186,10 @@ def read_json(request: Request) -> dict[str, object]:
 
 
 __all__ = [
+    "HANDED_OVER",
+    "JSON",
     "MAX_BODY",
+    "NO_CONTENT",
     "ApiError",
     "ApiResource",
     "JsonAnswer",

@@ -32,17 +32,24 @@ from kupool.web.answers import (
     headers,
 )
 from kupool.web.bans import BanPages
+from kupool.web.centrifuge_clients import CentrifugeClients
+from kupool.web.centrifuge_routes import centrifuge_routes
 from kupool.web.control import JobControl, KnownHosts
 from kupool.web.crowd import Crowd, HttpLimits, RequestPlace
 from kupool.web.queries import show_time
 from kupool.web.statistics import Statistics
-from kupool.web.upgrade import PATH, Elsewhere, Origins, Upgrade, wants_websocket
+from kupool.web.upgrade import PATH, Elsewhere, HandsOver, Origins, Upgrade, wants_websocket
 from kupool.web.websocket import PoolWebSocketFactory
 from kupool.wire.framing import Framing, detect
 from kupool.wire.messages import close_message
 
 #: The detail of the close for a client of the pool on this port.
 NOT_THE_POOL = CLOSE_MALFORMED.about("this port serves HTTP; connect to the port of the pool")
+
+#: The longest line of a request's head, and the longest head, in bytes: the query of a stream may
+#: hold a token of 16 KiB.
+LONGEST_LINE = 20_480
+LONGEST_HEAD = 32_768
 
 #: Seconds that a peer has to close its side after its request has timed out.
 CUT = 5.0
@@ -51,6 +58,8 @@ CUT = 5.0
 class _Channel(HTTPChannel):
     """An HTTP connection, which is counted and has a time limit for each request."""
 
+    MAX_LENGTH = LONGEST_LINE
+    totalHeadersSize = LONGEST_HEAD
     transport: Any
     site: Any
     callLater: Any
@@ -262,7 +271,7 @@ class ApiSite(Site):
     def getResourceFor(self, request: Any) -> IResource:
         """Return the resource for a request."""
         resource: IResource = Site.getResourceFor(self, request)
-        if isinstance(resource, Upgrade):
+        if isinstance(resource, HandsOver):
             return resource
         if self._has_websocket and wants_websocket(request):
             return Elsewhere()
@@ -353,6 +362,7 @@ def make_site(
     ws_origins: Collection[str] = (),
     limits: HttpLimits | None = None,
     more: Mapping[str, ApiResource] | None = None,
+    centrifuge: CentrifugeClients | None = None,
 ) -> ApiSite:
     """Return the site to listen with.
 
@@ -360,7 +370,7 @@ def make_site(
     requests from this machine may read. With a ``manager``, the pool's protocol is served at
     ``/ws`` on connections of that manager. ``ws_origins`` are the sites whose pages may open it;
     see :class:`~kupool.web.upgrade.Origins`, which raises :class:`ValueError` for invalid ones.
-    ``more`` are further routes by their paths.
+    ``more`` are further routes by their paths. With ``centrifuge``, its clients are served.
     """
     limits = limits or HttpLimits()
     access = access or WebAccess(KnownHosts())
@@ -381,6 +391,11 @@ def make_site(
             refusals=refusals,
         )
         routes[PATH] = Upgrade(factory, origins, access.peer)
+    if centrifuge is not None:
+        sockets = PoolWebSocketFactory(
+            centrifuge.manager, ping_interval=0.0, most=0, crowd=crowd, refusals=refusals
+        )
+        routes.update(centrifuge_routes(centrifuge, sockets, access, origins))
     return ApiSite(
         reactor,
         _root(routes),
@@ -394,7 +409,7 @@ def make_site(
             for path, route in routes.items()
             if getattr(route, "most_body", 0) > MAX_BODY
         },
-        websocket=manager is not None,
+        websocket=manager is not None or centrifuge is not None,
     )
 
 

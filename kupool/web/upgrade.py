@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from twisted.internet.interfaces import IProtocol
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.web.server import NOT_DONE_YET, Request
 
 from kupool.web.answers import ApiError, ApiResource, JsonAnswer, NotFound, header, tokens
 from kupool.web.control import KnownHosts
-from kupool.web.websocket import PoolWebSocketFactory
+from kupool.web.websocket import PoolWebSocket, PoolWebSocketFactory
 from kupool.wire.websocket import VERSION, accept_key, choose_subprotocol
 
 #: The path of the WebSocket.
@@ -96,7 +97,25 @@ def wants_websocket(request: Request) -> bool:
     return request.method == b"GET" and "websocket" in tokens(request, b"upgrade")
 
 
-class Upgrade(ApiResource):
+class HandsOver(ApiResource):
+    """A route that hands the connection of a request to another protocol.
+
+    From then on it is no connection of the HTTP server any more.
+    """
+
+    def hand_over(self, request: Any, lines: Sequence[bytes], protocol: IProtocol) -> None:
+        """Answer with the lines of a head, and pass the transport to a protocol."""
+        channel = request.channel
+        transport, channel.transport = channel.transport, None
+        channel.left(protocol)
+        read_by(transport, protocol)
+        transport.unregisterProducer()  # the channel's
+        transport.resumeProducing()
+        transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
+        protocol.makeConnection(transport)
+
+
+class Upgrade(HandsOver):
     """Hands the connection of a request to a WebSocket."""
 
     def __init__(
@@ -107,9 +126,9 @@ class Upgrade(ApiResource):
     ) -> None:
         """``peer`` returns the address of a request."""
         super().__init__({b"GET": self._refuse})
-        self._peer = peer
+        self.peer = peer
         self._origins = origins
-        self._factory = factory
+        self.factory = factory
 
     def render(self, request: Any) -> int:
         """Upgrade, if the request asks for that."""
@@ -119,7 +138,7 @@ class Upgrade(ApiResource):
             except ApiError:
                 pass  # an error is answered like that of any route
             else:
-                self._hand_over(request)
+                self._upgrade(request)
                 return int(NOT_DONE_YET)
         return super().render(request)
 
@@ -145,12 +164,18 @@ class Upgrade(ApiResource):
         except ValueError as error:
             raise ApiError(400, f"Sec-WebSocket-Key: {error}") from None
 
-    def _hand_over(self, request: Any) -> None:
+    def choose(self, offers: Sequence[str]) -> str:
+        """Return the subprotocol to use, of the values of a header; empty for none."""
+        return choose_subprotocol(offers)
+
+    def socket_for(self, request: Request, subprotocol: str) -> PoolWebSocket:
+        """Return the WebSocket that a request opens."""
+        return self.factory.made_for(self.peer(request))
+
+    def _upgrade(self, request: Any) -> None:
         """Answer the handshake, and pass the transport to a WebSocket."""
-        channel = request.channel
-        transport, channel.transport = channel.transport, None
         offers = request.requestHeaders.getRawHeaders(b"sec-websocket-protocol") or ()
-        subprotocol = choose_subprotocol(offer.decode(errors="replace") for offer in offers)
+        subprotocol = self.choose([offer.decode(errors="replace") for offer in offers])
         lines = [
             b"HTTP/1.1 101 Switching Protocols",
             b"Upgrade: websocket",
@@ -159,13 +184,7 @@ class Upgrade(ApiResource):
         ]
         if subprotocol:
             lines.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode())
-        protocol: Any = self._factory.made_for(self._peer(request))
-        channel.left(protocol)
-        read_by(transport, protocol)
-        transport.unregisterProducer()  # the channel's
-        transport.resumeProducing()
-        transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
-        protocol.makeConnection(transport)
+        self.hand_over(request, lines, self.socket_for(request, subprotocol))
 
 
 def read_by(transport: Any, protocol: Any) -> None:
@@ -203,6 +222,7 @@ class Elsewhere(NotFound):
 __all__ = [
     "PATH",
     "Elsewhere",
+    "HandsOver",
     "Origins",
     "Upgrade",
     "UpgradeAnywhere",

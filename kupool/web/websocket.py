@@ -8,6 +8,8 @@ handshake.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, ITCPTransport
@@ -37,6 +39,20 @@ from kupool.wire.websocket import (
 
 #: Seconds that a peer has to answer a close before its connection is cut.
 CLOSE_GRACE = 2.0
+
+
+@dataclass(frozen=True)
+class SocketManner:
+    """How a WebSocket is served.
+
+    A peer that sends nothing from one ping to the next is cut off; ``ping_interval`` is in
+    seconds, and 0 turns pings off. ``begin`` is called with the connection once it is admitted.
+    Empty messages are dropped, unless ``empty_messages``.
+    """
+
+    ping_interval: float
+    begin: Callable[[Connection], object] | None = None
+    empty_messages: bool = False
 
 
 class _FrameTransport:
@@ -91,14 +107,15 @@ class PoolWebSocket(Protocol):
     transport: Any
 
     def __init__(
-        self, manager: ConnectionManager, ping_interval: float, host: str | None = None
+        self, manager: ConnectionManager, manner: SocketManner, host: str | None = None
     ) -> None:
         self._host = host
         self.connection: Connection | None = None
         self._manager = manager
-        self._ping_interval = ping_interval
+        self._manner = manner
+        self._ping_interval = manner.ping_interval
         self._reader = FrameReader(manager.settings.max_frame)
-        self._whole = WholeMessages(manager.settings.max_frame)
+        self._whole = WholeMessages(manager.settings.max_frame, empty=manner.empty_messages)
         self._kinds = {
             framing.name: framing._replace(splitter=lambda size: self._whole)
             for framing in (WEBSOCKET, WEBSOCKET_BINARY)
@@ -131,6 +148,8 @@ class PoolWebSocket(Protocol):
             return
         self._heard = manager.now()
         self.connection = manager.admit(adapter, host, self._kinds[WEBSOCKET.name])
+        if self.connection is not None and self._manner.begin is not None:
+            self._manner.begin(self.connection)
         if self._ping_interval and self.connection is not None and not self._closed:
             self._timer = manager.clock.callLater(self._ping_interval, self._beat)
 
@@ -332,8 +351,8 @@ class PoolWebSocketFactory(Factory):
     """Builds :class:`PoolWebSocket` for the connections of a manager.
 
     ``most`` is how many there may be at once, 0 for as many as the manager accepts. ``refusals``
-    counts the others, and they are in the ``crowd`` while they are told. ``ping_interval`` is in
-    seconds; a peer that sends nothing from one ping to the next is cut off, and 0 turns pings off.
+    counts the others, and they are in the ``crowd`` while they are told. ``ping_interval`` is that
+    of those that are served in the usual manner.
     """
 
     noisy = False
@@ -348,7 +367,7 @@ class PoolWebSocketFactory(Factory):
         refusals: Refusals,
     ) -> None:
         self._manager = manager
-        self._ping_interval = ping_interval
+        self._usual = SocketManner(ping_interval)
         self._most = most
         self._refusals = refusals
         self._crowd = crowd
@@ -385,11 +404,11 @@ class PoolWebSocketFactory(Factory):
         """Return the protocol of a connection whose handshake is done."""
         return self.made_for(None)
 
-    def made_for(self, host: str | None) -> PoolWebSocket:
+    def made_for(self, host: str | None, manner: SocketManner | None = None) -> PoolWebSocket:
         """Return the protocol of a peer at an address, by default its transport's."""
-        protocol = PoolWebSocket(self._manager, self._ping_interval, host)
+        protocol = PoolWebSocket(self._manager, manner or self._usual, host)
         protocol.factory = self
         return protocol
 
 
-__all__ = ["CLOSE_GRACE", "PoolWebSocket", "PoolWebSocketFactory"]
+__all__ = ["CLOSE_GRACE", "PoolWebSocket", "PoolWebSocketFactory", "SocketManner"]

@@ -39,11 +39,13 @@ PONG = 0x8A
 MAX_CONTROL = 125
 
 #: Close codes of RFC 6455: normal end, protocol error, a text that is not
-#: UTF-8, and the replacement for a close code that an application must not send.
+#: UTF-8, the replacement for a close code that an application must not send,
+#: and a message over the limit.
 NORMAL = 1000
 PROTOCOL_ERROR = 1002
 INVALID_PAYLOAD = 1007
 POLICY_VIOLATION = 1008
+MESSAGE_TOO_BIG = 1009
 
 #: The close codes below 3000 that a peer may send.
 _SENDABLE = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
@@ -271,19 +273,21 @@ def _unmasked(data: bytearray, start: int, end: int) -> bytes:
 class WholeMessages:
     """The splitter of messages that arrive whole; their sizes were checked before.
 
-    The owner of the incomplete message sets ``buffered``.
+    The owner of the incomplete message sets ``buffered``. Empty messages are dropped, unless
+    ``empty``.
     """
 
-    __slots__ = ("buffered", "corrupt", "max_payload", "too_large")
+    __slots__ = ("_empty", "buffered", "corrupt", "max_payload", "too_large")
 
-    def __init__(self, max_payload: int) -> None:
+    def __init__(self, max_payload: int, *, empty: bool = False) -> None:
         self.max_payload = max_payload
+        self._empty = empty
         self.buffered = 0
         self.too_large = self.corrupt = False
 
     def feed(self, data: bytes) -> list[Item]:
         """Take one message."""
-        return [data] if data else []
+        return [data] if data or self._empty else []
 
     def resume(self) -> list[Item]:
         """Return nothing: no data is held."""
@@ -303,7 +307,7 @@ def encode_websocket(payload: bytes, first: int = TEXT) -> bytes:
 
 def encode_websocket_close(code: int, reason: str) -> bytes:
     """Return a close frame; a reason that is too long is cut."""
-    if not (code == 1000 or 3000 <= code < 5000):
+    if not (code in (NORMAL, MESSAGE_TOO_BIG) or 3000 <= code < 5000):
         code = POLICY_VIOLATION
     text = reason.encode(errors="replace")[: MAX_CONTROL - 2].decode(errors="ignore").encode()
     return encode_websocket(code.to_bytes(2, "big") + text, CLOSE)

@@ -131,6 +131,15 @@ class LiveStoreContract:
             offset, more = part.publications[-1].offset, part.more
         self.assertEqual(offsets(found), [5] if self.newest_only else [1, 2, 3, 4, 5])
 
+    async def test_from_a_time(self) -> None:
+        """W-75: all that was published from a time on is behind the position."""
+        store = await self.store(*range(3))
+        begin, end = await store.before(0.0), await store.before(WALL + 3600)
+        self.assertEqual(end, await store.position())
+        self.assertEqual(begin.epoch, end.epoch)
+        part = await store.after(begin.offset, 10)
+        self.assertEqual(offsets(part.publications), [3] if self.newest_only else [1, 2, 3])
+
     async def test_counted(self) -> None:
         store = await self.store(*range(5))
         counts = [await store.count_after(offset) for offset in (0, 2, 5)]

@@ -116,6 +116,20 @@ class TopicsContract:
         self.assertEqual(engine.topic("t"), TopicSettings(partitions=2, retention_bytes=77))
         self.assertIs(engine.topic("no"), None)
 
+    async def test_a_topic_made_again_is_another_one(self) -> None:
+        """W-75: so that a reader of the first one does not take the second one for it."""
+        engine = await self.engine()
+        first = engine.identity("t")
+        self.assertTrue(first)
+        self.assertEqual(engine.identity("none"), "")
+        if engine.capabilities.persistent:
+            engine = await self.again(engine)
+            self.assertEqual(engine.identity("t"), first)
+        await engine.delete("t")
+        self.now += 1
+        await engine.create("t", TopicSettings())
+        self.assertNotEqual(engine.identity("t"), first)
+
     async def test_what_is_not_there_is_named(self) -> None:
         """Q-27."""
         engine = await self.engine()

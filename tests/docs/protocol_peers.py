@@ -19,6 +19,9 @@ FLAGS = (
     "--interval=1h",
     "--submit-interval=1m",
     "--rooms=on",
+    "--live-rules=chat.* history_size=10 publish_by_clients=on",
+    "--permissions=* channel.subscribe chat.*",
+    "--permissions=* channel.publish chat.*",
     *(
         f"--permissions=* {action} shop.>"
         for action in ("log.publish", "log.subscribe", "log.manage", "log.group")
@@ -33,6 +36,7 @@ AUTHORIZED = {
     "A": ("rooms", "alice"),
     "B": ("rooms", "bob"),
     "T": ("topics", "teller"),
+    "K": ("live", "drinker"),
 }
 
 #: Peers that speak WebSocket.

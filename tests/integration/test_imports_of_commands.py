@@ -151,6 +151,7 @@ class ImportTests(SynchronousTestCase):
         imported = self.imported(DAEMON, f"--data={self.data}", "--rooms=on", "--store=memory")
         self.assertIn("kupool.rooms.service", imported)
         self.assertIn("kupool.stats.memory", imported)
-        # A start without topics takes no longer for them.
-        imported = self.imported(DAEMON, f"--data={self.data}", "--topics=off")
-        self.assert_without(("kupool.topics", "kupool.web.topics"), imported)
+        # A start without live channels and topics takes no longer for them.
+        imported = self.imported(DAEMON, f"--data={self.data}", "--topics=off", "--live=off")
+        unused = ("kupool.topics", "kupool.web.topics", "kupool.live.methods", "kupool.daemon.live")
+        self.assert_without(unused, imported)

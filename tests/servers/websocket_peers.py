@@ -235,8 +235,7 @@ class Client(Protocol):
         while not self._messages:
             if self.gone.called:
                 raise EOFError(f"the connection ended: {self.ended}")
-            self._waiting = Deferred()
-            await self._waiting
+            await self.woken()
         return self._messages.popleft()
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -255,11 +254,15 @@ class Client(Protocol):
         params: dict[str, Any] = job["params"]
         return params
 
+    async def woken(self) -> None:
+        """Wait until something comes, or the connection ends."""
+        self._waiting = Deferred()
+        await self._waiting
+
     async def ending(self) -> tuple[int | None, str]:
         """Wait for the end of the connection; returns the code, if any, and the reason."""
         while not self.gone.called:
-            self._waiting = Deferred()
-            await self._waiting
+            await self.woken()
         assert self.ended is not None, "the connection ended without a close"
         return self.ended
 
@@ -339,8 +342,19 @@ class WebSocketClient(Client):
     http = True
     opcode = 0x1
 
-    def __init__(self, origin: str = "", host: str = "", polite: bool = True) -> None:
+    def __init__(
+        self,
+        origin: str = "",
+        host: str = "",
+        polite: bool = True,
+        *,
+        path: str = "/ws",
+        headers: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
+        self._path = path
+        self._headers = headers
+        self.head = b""
         self._origin = origin
         self._named = host
         self.polite = polite
@@ -358,12 +372,13 @@ class WebSocketClient(Client):
 
     def connectionMade(self) -> None:
         lines = [
-            "GET /ws HTTP/1.1",
+            f"GET {self._path} HTTP/1.1",
             f"Host: {self._named or self.host}",
             "Connection: Upgrade",
             "Upgrade: websocket",
             "Sec-WebSocket-Version: 13",
             f"Sec-WebSocket-Key: {self._key.decode()}",
+            *self._headers,
         ]
         if self._origin:
             lines.append(f"Origin: {self._origin}")
@@ -410,7 +425,7 @@ class WebSocketClient(Client):
             return False
         accept = base64.b64encode(hashlib.sha1(self._key + _MAGIC).digest())
         assert b"Sec-WebSocket-Accept: " + accept in head, head
-        self._upgraded, self.buffer = True, rest
+        self._upgraded, self.buffer, self.head = True, rest, head
         self.opened.callback(None)
         return True
 

@@ -301,7 +301,8 @@ class CentrifugeClient:
         claims = self._identified(request.token or "")
         subscriptions = ClientSubscriptions(self._world, self._peer, self.user, self.close)
         self._subscriptions = subscriptions
-        session = subscriptions.session = self._session = self._world.live.connect(self)
+        session = self._world.live.connect(self, permitted=self._world.settings.insecure)
+        subscriptions.session = self._session = session
         try:
             answers = await subscriptions.subscribe_all(claims.subscriptions, request.subs or {})
         except BaseException:

@@ -127,7 +127,7 @@ class ClientSubscriptions:
             recoverable=bool(request.recoverable),
             join_leave=bool(request.join_leave),
             recover=recover,
-            permitted=granted is not None or self._world.settings.insecure,
+            permitted=granted is not None,
         )
         answer = await self._subscribe(
             channel, wishes, granted or _NO_TOKEN, expires_at, by_server=False

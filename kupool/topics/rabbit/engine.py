@@ -208,6 +208,11 @@ class RabbitTopics:
         topic = self._directory.find(name)
         return None if topic is None else topic.settings
 
+    def identity(self, name: str) -> str:
+        """Return the key of a topic, which no other one gets."""
+        topic = self._directory.find(name)
+        return "" if topic is None else str(topic.key)
+
     def create(self, name: str, settings: TopicSettings) -> Deferred[None]:
         """Create a topic; fails with :class:`TopicExists`."""
         if self._directory.find(name) is not None or self._directory.is_changing(name):

@@ -27,6 +27,7 @@ ASKED_FOR = {
     "bus_publish", "bus_subscribe", "bus_permissions", "bus_operators",  # test_bus.py
     "rooms_create", "rooms_join", "rooms_match", "rooms_permissions",  # test_rooms.py
     "permissions",  # test_permissions.py
+    "live_rules", "live_history_size", "live_history_time",  # test_live.py
 }  # fmt: skip
 
 
@@ -44,6 +45,7 @@ class ApplyTests(SynchronousTestCase):
         assert parts.bus is not None
         assert parts.rooms is not None
         assert parts.topics is not None
+        assert parts.live is not None
         limits = parts.bus.service.limits
         return {
             "interval": parts.coordinator.interval,
@@ -84,6 +86,8 @@ class ApplyTests(SynchronousTestCase):
             "topics_fetches": parts.topics.sessions.limits.fetches,
             "topics_fetches_size": parts.topics.sessions.limits.size,
             "topics_cleanup_interval": parts.topics.cleanup.interval,
+            "live_rate": parts.live.pace.rate,
+            "live_pool_interval": parts.live.snapshots.interval,
         }
 
     def test_each_alone(self) -> None:
@@ -110,9 +114,12 @@ class ApplyTests(SynchronousTestCase):
 
     def test_a_pace_set_by_hand_stays(self) -> None:
         """K-32: a reload for another reason leaves an interval alone that was set meanwhile."""
+        assert self.parts.live is not None
         self.parts.coordinator.set_interval(5.0)
+        self.parts.live.snapshots.interval = 6.0
         apply_changes(self.parts, self.old, with_values(self.old, {"expire": 5.0}), ["expire"])
         self.assertEqual(self.parts.coordinator.interval, 5.0)
+        self.assertEqual(self.parts.live.snapshots.interval, 6.0)
 
     def test_every_other_setting_says_that_it_needs_a_restart(self) -> None:
         for name, f in declared().items():

@@ -9,7 +9,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kupool.daemon.events import LONGEST, DeadLetterEvents, EventWatch, TopicEvents
+from kupool.daemon.dead_letter_events import DeadLetterEvents
+from kupool.daemon.events import LONGEST, EventWatch, TopicEvents
 from kupool.pool import IEvents, SavedJob
 from kupool.pool.session import Session
 from kupool.topics.dead_letters import DeadRecord

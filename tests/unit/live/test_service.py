@@ -18,7 +18,7 @@ from kupool.live.failures import (
 )
 from kupool.live.hub import Channel, Hub
 from kupool.live.publications import NewPublication, StreamPosition
-from kupool.live.rules import ChannelKind, ChannelRule
+from kupool.live.rules import ChannelKind, ChannelRule, ChannelRules
 from kupool.live.session import LiveSession
 from kupool.live.wishes import HistoryWishes, SubscribeWishes
 from kupool.timing.chunks import CHUNK
@@ -298,3 +298,45 @@ class ChannelTests(Case):
         world.service.stop()
         world.turns()
         self.assertEqual((world.service.clients, world.clock.getDelayedCalls()), (0, []))
+
+
+class ChangingRulesTests(Case):
+    """W-38, W-71: rules change while clients are there."""
+
+    def test_a_channel_with_another_rule_begins_anew(self) -> None:
+        """Its clients are told to come again; channels whose rule is the same notice nothing."""
+        kept = ChannelRule(pattern="kept", history_size=5)
+        world = LiveWorld(kept, ChannelRule(pattern="*", history_size=5))
+        client, session = self.join(world, "a")
+        self.successResultOf(session.subscribe("kept", SubscribeWishes())).subscription.start()
+        world.service.publish("a", new(1))
+        rules = ChannelRules([kept, ChannelRule(pattern="*", history_size=9)])
+        self.assertEqual(world.service.use_rules(rules), 1)
+        self.assertEqual(client.log, [("unsubscribed", "a", "insufficient")])
+        found = self.successResultOf(session.subscribe("a", SubscribeWishes(recoverable=True)))
+        self.assertEqual(found.position.offset, 0)
+        self.assertEqual(world.service.use_rules(ChannelRules([kept])), 1)
+        self.assertEqual(client.log[1:], [("unsubscribed", "a", "forbidden")])
+        self.failureResultOf(world.service.publish("a", new(1)), UnknownChannel)
+
+    def test_who_listens(self) -> None:
+        """W-40: a source learns when somebody begins to listen, and when nobody does any more."""
+        world = LiveWorld(RULE)
+        told: list[tuple[str, bool]] = []
+        world.service.watch_attended(lambda *what: told.append(what))
+        _, first = self.join(world)
+        _, second = self.join(world)
+        first.disconnect()
+        self.assertEqual(told, [("a", True)])
+        second.disconnect()
+        self.assertEqual(told, [("a", True), ("a", False)])
+
+    def test_a_position_by_time(self) -> None:
+        """W-75."""
+        world = LiveWorld(RULE, ChannelRule(pattern="n:*"))
+        for number in range(3):
+            world.service.publish("a", new(number))
+            world.clock.advance(10)
+        found = self.successResultOf(world.service.position_at("a", world.wall + 15))
+        self.assertEqual(found.offset, 2)
+        self.failureResultOf(world.service.position_at("n:x", 0.0), NotAvailable)

@@ -11,7 +11,7 @@ from kupool.live.publications import StreamPosition
 from kupool.live.rules import ChannelRule
 from kupool.live.table import SWEEP
 from kupool.live.wishes import HistoryWishes, SubscribeWishes
-from tests.fakes.live import FakeSubscriber, LiveWorld, new
+from tests.fakes.live import FakeSubscriber, LiveWorld, new, offsets
 from tests.unit.live.test_subscription import durable_world
 
 #: So many clients come and go; what each would leave behind is seen after some thousands.
@@ -85,6 +85,28 @@ class LifeTests(SynchronousTestCase):
         found = self.successResultOf(world.client()[1].subscribe("a", wishes))
         self.assertEqual((found.position.offset, found.recovered, found.missed), (0, False, None))
         self.assertNotEqual(found.position.epoch, "epoch1")
+
+    def test_a_position_of_an_empty_channel_outlives_it(self) -> None:
+        """W-75: a client that left before anything was published gets everything."""
+        world = LiveWorld(ChannelRule(pattern="*", history_size=3, history_time=5), channels=2)
+        _, session = world.client()
+        start = self.successResultOf(session.subscribe("a", SubscribeWishes())).position
+        session.disconnect()
+        self.assertEqual(self.names(world), [])
+        world.service.publish("a", new(1))
+        wishes = SubscribeWishes(recover=start)
+        found = self.successResultOf(world.client()[1].subscribe("a", wishes))
+        self.assertEqual((found.recovered, offsets(found.publications)), (True, [1]))
+
+    def test_positions_of_empty_channels_push_out_no_others(self) -> None:
+        world = LiveWorld(ChannelRule(pattern="*", history_size=3, history_time=5), channels=2)
+        world.service.publish("a", new(1))
+        world.service.history_remove("a")
+        for channel in ("b", "c", "d"):
+            world.service.history(channel, HistoryWishes(1))
+        self.assertEqual(self.names(world), [])
+        found = self.successResultOf(world.service.history("a", HistoryWishes(0)))
+        self.assertEqual(found.position, StreamPosition(1, "epoch1"))
 
 
 class LeftoverTests(SynchronousTestCase):

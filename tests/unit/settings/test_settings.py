@@ -119,11 +119,19 @@ class SourceTests(FileCase):
             "bus_operators": ("alice",), "bus_direct": ("d.*",), "bus_origins": ("https://a",),
             "rooms": "on", "topics": "memory",
             "topics_durability": "os", "topics_compression": "zstd",
+            "live": "off", "live_anonymous": "off", "live_insecure": "on",
         }  # fmt: skip
         texts: dict[str, object] = {}
         for name, f in declared().items():
             kind = f.metadata["kind"].hint
-            kinds = {"DURATION": "77s", "SIZE": "77KiB", "N": "77", "TEXT": "text", "MODE": "600"}
+            kinds = {
+                "DURATION": "77s",
+                "SIZE": "77KiB",
+                "N": "77",
+                "TEXT": "text",
+                "MODE": "600",
+                "RULE": "a b=1",
+            }
             usual = kinds.get(kind, "")
             texts[name] = special.get(name, usual)
             if name == "memory_log_limit":
@@ -352,5 +360,5 @@ class ChangeTests(SynchronousTestCase):
         several |= {"bus_publish", "bus_subscribe", "bus_operators", "bus_origins"}
         several |= {"permissions", "bus_permissions", "rooms_permissions"}
         several |= {"rooms_create", "rooms_join", "rooms_match"}
-        several.add("bus_direct")
+        several |= {"bus_direct", "live_rules"}
         self.assertEqual({name for name, f in declared().items() if repeatable(f)}, several)

@@ -10,6 +10,7 @@ from twisted.trial import unittest
 
 from kupool.live.centrifuge.client import ClientIdentity
 from kupool.live.centrifuge.world import RpcFailed
+from kupool.live.interfaces import CHANNEL_ACTIONS
 from kupool.live.rules import ChannelRule, QueuePolicy
 from tests.fakes.centrifuge import CentrifugeServer, FakeCentrifugeClient
 from tests.fakes.live import LiveWorld, new
@@ -171,8 +172,13 @@ class InsecureTests(CentrifugeCase):
     settings = {"ping": 0, "insecure": True, "anonymous": False}
 
     def test_everything_is_permitted(self) -> None:
-        self.denied.add(("subscribe", "a"))
-        self.assertIn("subscribe", self.server.client().ask(subscribe={"channel": "a"}))
+        self.denied.update((action, "a") for action in CHANNEL_ACTIONS)
+        client = self.server.client()
+        self.assertIn("subscribe", client.ask(subscribe={"channel": "a"}))
+        self.assertIn("presence", client.ask(presence={"channel": "a"}))
+        self.assertIn("history", client.ask(history={"channel": "a"}))
+        client.send(publish={"channel": "a", "data": 1})
+        self.assertIn("publish", client.taken()[-1])
 
     def test_private_channels_need_a_token(self) -> None:
         client = self.server.client()

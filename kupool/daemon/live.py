@@ -1,0 +1,247 @@
+"""The daemon's live channels: for sessions, for ``/events``, and for the Centrifuge protocol."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from kupool import __version__
+from kupool.daemon.connection_limits import trusted_proxies
+from kupool.daemon.live_channels import LiveEvents, PoolSnapshots, ServerChannel, pool_figures
+from kupool.daemon.live_rpc import TopicCalls
+from kupool.daemon.live_rules import channel_rules
+from kupool.daemon.pace import RequestPace
+from kupool.live.centrifuge.tokens import CentrifugeTokens
+from kupool.live.centrifuge.world import CentrifugeSettings, CentrifugeWorld
+from kupool.live.durable import DurableHistory
+from kupool.live.hub import Hub
+from kupool.live.methods import LiveMethods, SessionUser
+from kupool.live.rules import ChannelRule, ChannelRules
+from kupool.live.service import LiveService
+from kupool.live.session import LiveLimits
+from kupool.live.table import ChannelSources
+from kupool.net.routing.router import Router
+from kupool.permissions.roles import WORKER
+from kupool.permissions.table import PermissionTable
+from kupool.pool.session import Session
+from kupool.session.connection import Connection
+from kupool.settings import ListenSettings, NodeLiveSettings, Settings
+from kupool.topics.partition import Partition
+from kupool.web.access import WebAccess
+from kupool.web.answers import ApiResource
+from kupool.web.centrifuge_clients import CentrifugeClients, client_limits
+from kupool.web.event_streams import EventStreams
+from kupool.web.live_control import LiveControl
+
+if TYPE_CHECKING:
+    from kupool.daemon.topics import TopicsPart
+
+
+class DurableChannels:
+    """Makes the histories of durable channels from the partitions of topics.
+
+    ``epoch`` is that of the submissions' log, as soon as that is known: a log that is restored
+    uses offsets again. ``wall`` returns seconds since the epoch of time.
+    """
+
+    def __init__(self, topics: TopicsPart, clock: Any, wall: Callable[[], float]) -> None:
+        self._topics = topics.world.topics
+        self._persistent = self._topics.engine.capabilities.persistent
+        self._clock = clock
+        self._wall = wall
+        self.epoch = new_id()
+
+    def use_log_epoch(self, epoch: str) -> None:
+        """Take the epoch of a log that outlives this process."""
+        if self._persistent:
+            self.epoch = epoch
+
+    def make(self, rule: ChannelRule) -> DurableHistory:
+        """Return the history of a channel."""
+        identity = self._topics.engine.identity(rule.topic)
+        return DurableHistory(
+            self._topics,
+            Partition(rule.topic, rule.partition),
+            f"{self.epoch[:16]}.{identity}",
+            clock=self._clock,
+            wall=self._wall,
+        )
+
+
+@dataclass(frozen=True)
+class LivePart:
+    """The live channels, what the daemon publishes to them, and those who speak to clients."""
+
+    _log = Logger()
+
+    service: LiveService
+    methods: LiveMethods
+    pace: RequestPace
+    events: LiveEvents
+    server: ServerChannel
+    snapshots: PoolSnapshots
+    durable: DurableChannels | None
+    centrifuge: CentrifugeClients
+    streams: EventStreams
+
+    def apply(self, settings: Settings, old: Settings) -> None:
+        """Apply changed settings and permissions, and end what they do not allow."""
+        self.pace.rate = settings.live.rate
+        if settings.live.pool_interval != old.live.pool_interval:
+            # Another one may have been set by hand.
+            self.snapshots.interval = settings.live.pool_interval
+        ended = self.service.use_rules(ChannelRules(channel_rules(settings)))
+        ended += self.service.check_again()
+        if ended:
+            self._log.warn(
+                "Ended {count} subscriptions to channels whose rules or permissions have changed",
+                count=ended,
+            )
+
+    def routes(self, access: WebAccess, listen: ListenSettings) -> Mapping[str, ApiResource]:
+        """Return the routes of the HTTP API that are about live channels.
+
+        Pages of ``ws_origins`` of the settings may use ``/events``.
+        """
+        control = LiveControl(self._set_interval)
+        path = "/api/live/interval"
+        return {
+            "/events": self.streams.route(access, listen.ws_origins),
+            path: access.resource(path, {b"POST": control.interval}),
+        }
+
+    def _set_interval(self, seconds: float) -> None:
+        self.snapshots.interval = seconds
+
+    def use_log_epoch(self, epoch: str) -> None:
+        """Take the epoch of the log of the submissions, which its channel has as well."""
+        if self.durable is not None:
+            self.durable.use_log_epoch(epoch)
+
+    def start(self) -> None:
+        """Serve clients."""
+        self.centrifuge.start()
+        self.streams.start()
+
+    async def stop(self) -> None:
+        """Tell the clients the end, and end all subscriptions."""
+        self.snapshots.stop()
+        await self.centrifuge.stop()
+        await self.streams.stop()
+        self.service.stop()
+
+
+def make_live(
+    settings: Settings,
+    reactor: Any,
+    wall: Callable[[], float],
+    methods: Router,
+    *,
+    table: PermissionTable,
+    topics: TopicsPart | None,
+    figures: tuple[Callable[[], Mapping[str, object]], Any],
+    role_of: Callable[[str], str],
+) -> LivePart:
+    """Make the live channels, and add their methods for the pool's sessions.
+
+    They go by the ``table`` of permissions. ``figures`` are for the snapshots of the pool: what
+    returns figures of its sessions, and the store of counts. ``role_of`` returns the role of an
+    account, empty if there is none. ``wall`` returns seconds since the epoch.
+    """
+    own = settings.live
+    durable = None if topics is None else DurableChannels(topics, reactor, wall)
+    service = LiveService(
+        ChannelSources(
+            reactor,
+            Hub(reactor),
+            wall,
+            partial(secrets.token_hex, 8),
+            None if durable is None else durable.make,
+        ),
+        ChannelRules(channel_rules(settings)),
+        may=table.may_channel,
+        limits=live_limits(own),
+    )
+    pace = RequestPace(own.rate)
+    connections = replace(
+        client_limits(own.clients, own.clients_per_ip),
+        shared_hosts=trusted_proxies(settings.listen),
+    )
+    world = _make_world(own, service, reactor, wall, table=table, topics=topics, role_of=role_of)
+    return LivePart(
+        service,
+        LiveMethods(service, methods, session_user, new_id, before=[pace]),
+        pace,
+        LiveEvents(service, wall),
+        ServerChannel(service, wall),
+        PoolSnapshots(service, reactor, partial(pool_figures, *figures, wall), own.pool_interval),
+        durable,
+        CentrifugeClients(world, connections),
+        EventStreams(
+            service, reactor, wall, new_id, heartbeat=own.ping_interval, limits=connections
+        ),
+    )
+
+
+def _make_world(
+    own: NodeLiveSettings,
+    service: LiveService,
+    reactor: Any,
+    wall: Callable[[], float],
+    *,
+    table: PermissionTable,
+    topics: TopicsPart | None,
+    role_of: Callable[[str], str],
+) -> CentrifugeWorld:
+    """Make what the clients of the Centrifuge protocol share.
+
+    Who has a token that names them, and no account, is a worker: somebody has proved the name.
+    """
+    return CentrifugeWorld(
+        service,
+        reactor,
+        wall,
+        SystemRandom(),
+        new_id,
+        TopicCalls(None if topics is None else topics.api, table).call,
+        CentrifugeTokens(own.token_secret, wall) if own.token_secret else None,
+        lambda user: role_of(user) or WORKER,
+        CentrifugeSettings(
+            ping=own.ping_interval,
+            pong_wait=own.pong_timeout,
+            anonymous=own.anonymous == "on",
+            insecure=own.insecure == "on",
+            version=__version__,
+        ),
+    )
+
+
+def live_limits(settings: NodeLiveSettings) -> LiveLimits:
+    """Return the limits of live channels."""
+    return LiveLimits(
+        channels_per_client=settings.client_channels,
+        channels=settings.channels,
+        history_per_call=settings.history_per_call,
+        recovered_per_reply=settings.history_per_call,
+        publication_bytes=settings.max_data,
+    )
+
+
+def session_user(connection: Connection) -> SessionUser:
+    """Return the user of an authorized session."""
+    session: Session = connection.context
+    return SessionUser(session.user, session.role)
+
+
+def new_id() -> str:
+    """Return an id that nobody can guess."""
+    return secrets.token_hex(16)
+
+
+__all__ = ["DurableChannels", "LivePart", "live_limits", "make_live", "session_user"]
