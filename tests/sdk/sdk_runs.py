@@ -10,7 +10,6 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.servers.live_daemon import TOKEN_SECRET, open_daemon, strict_daemon
-from tests.servers.running_daemon import RunningDaemon
 
 #: Seconds for one scenario.
 PATIENCE = 90.0
@@ -24,18 +23,10 @@ class SdkCase(SynchronousTestCase):
     """
 
     transport = ""
-    open: RunningDaemon
-    strict: RunningDaemon
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.open = open_daemon()
-        cls.strict = strict_daemon()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        for daemon in (cls.open, cls.strict):
-            daemon.__exit__()
+    def setUp(self) -> None:
+        self.open = open_daemon()
+        self.strict = strict_daemon()
 
     @classmethod
     def command(cls) -> Sequence[str]:

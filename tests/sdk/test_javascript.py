@@ -45,13 +45,12 @@ SCENARIOS = {
 
 
 class _JavaScriptCase(SdkCase):
-    @classmethod
-    def setUpClass(cls) -> None:
+    def setUp(self) -> None:
         if shutil.which("node") is None:
             raise SkipTest("needs Node: apt-get install nodejs npm")
         if not MODULES.is_dir():
             raise SkipTest(f"needs {MODULES}: make sdk")
-        super().setUpClass()
+        super().setUp()
 
     @classmethod
     def command(cls) -> Sequence[str]:

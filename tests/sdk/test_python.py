@@ -40,11 +40,10 @@ class PythonTests(SdkCase):
 
     transport = "websocket"
 
-    @classmethod
-    def setUpClass(cls) -> None:
+    def setUp(self) -> None:
         if importlib.util.find_spec("centrifuge") is None:
             raise SkipTest("needs the Python package centrifuge-python: pip install -e '.[test]'")
-        super().setUpClass()
+        super().setUp()
 
     @classmethod
     def command(cls) -> Sequence[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+
 from tests.servers.own_process import free_port
 from tests.servers.running_daemon import RunningDaemon
 
@@ -37,15 +40,26 @@ def live_daemon(*flags: str) -> RunningDaemon:
     )
 
 
+@functools.cache
 def open_daemon() -> RunningDaemon:
-    """Start a daemon in which clients may do everything without tokens."""
-    daemon = live_daemon("--live-insecure=on").start()
+    """Return a daemon in which clients may do everything without tokens.
+
+    It serves every test of this run, and ends with the process.
+    """
+    daemon = _until_the_end(live_daemon("--live-insecure=on"))
     for name in KEPT:
         status, answer = daemon.post("/api/topic/create", {"topic": name, "partitions": 1})
         assert status == 200, answer
     return daemon
 
 
+@functools.cache
 def strict_daemon() -> RunningDaemon:
-    """Start a daemon in which clients need tokens, and do what permissions allow."""
-    return live_daemon("--live-anonymous=off").start()
+    """Return a daemon in which clients need tokens, and do what permissions allow."""
+    return _until_the_end(live_daemon("--live-anonymous=off"))
+
+
+def _until_the_end(daemon: RunningDaemon) -> RunningDaemon:
+    daemon.start()
+    atexit.register(daemon.__exit__)
+    return daemon
