@@ -16,7 +16,7 @@ from kupool.backup import BackupError, file_name
 from kupool.backup.contents import PartitionContents
 from kupool.backup.manifest import CopiedPartition
 from kupool.storage.copies import CopyError, open_copy
-from kupool.topics.events import EVENTS
+from kupool.topics.own_topics import EVENTS
 from kupool.topics.sqlite_tables import OFFSET_BITS
 
 #: Offsets that are passed over at least, and for each second since the backup: more than a

@@ -19,13 +19,11 @@ from twisted.python.failure import Failure
 
 from kupool.timing.waiting import Waiters
 from kupool.topics.errors import TopicExists
+from kupool.topics.own_topics import EVENTS
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord
 from kupool.topics.service import Topics
 from kupool.topics.settings import TopicSettings
-
-#: The name of the topic.
-EVENTS = "events"
 
 #: The type of the event that says how many were dropped.
 DROPPED = "events.dropped"

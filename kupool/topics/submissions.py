@@ -21,15 +21,13 @@ from kupool.log import Entry, LogBounds, LogUnavailable
 from kupool.storage.database import DatabaseClosed, DatabaseUnusable
 from kupool.topics.errors import CorruptBatch, OffsetOutOfRange, TopicsUnavailable
 from kupool.topics.interfaces import PartitionExtent, StoredBatch
+from kupool.topics.own_topics import SUBMISSIONS
 from kupool.topics.partition import Partition
 from kupool.topics.records import Record
 from kupool.topics.routed import ITopicSource
 from kupool.topics.settings import TopicSettings
 from kupool.wire.batches import PoisonBatch, decode_batch
 from kupool.wire.submissions import logged_of
-
-#: The name of the topic.
-SUBMISSIONS = "submissions"
 
 #: The offsets of one entry of the log.
 PER_ENTRY = 65_536

@@ -153,7 +153,7 @@ class TopicStoreContract:
         self.assertEqual(await claim(positions={delay_id: 7}), {delay_id})
         self.assertEqual(await claim(positions={delay_id: 8}), set())
         self.assertEqual(await due(), [])
-        self.assertFalse(await self.do(statements.cancel, delay_id=delay_id))
+        self.assertFalse(await self.do(statements.cancel, topic=self.topic, delay_id=delay_id))
         await self.age("UPDATE log_delays SET claimed_until = claimed_until - 61")
         ((found),) = await due()
         self.assertEqual(found.claimed_from, 7)
