@@ -47,7 +47,7 @@ class BareEncoding:
         return record.data
 
     def join(self, channel: str, details: ClientDetails) -> bytes:
-        """Return nothing of use: nobody wants it."""
+        """Return a placeholder: no subscriber asks for it."""
         return b"0"
 
     leave = join
@@ -65,7 +65,7 @@ class BenchSubscriber:
         self.encoding = encoding
 
     def gap(self, channel: str, gap: PublicationGap) -> None:
-        """Fail: a round in which somebody misses something measures nothing."""
+        """Fail: a subscriber missed a publication, so the round is not valid."""
         raise AssertionError(f"{self.client_id} missed {gap}")
 
     def unsubscribed(self, channel: str, reason: str) -> None:

@@ -120,7 +120,7 @@ async def sqlite(reactor: Any, folder: Path, per_batch: int) -> Case:
             left -= len(row[3])
             if left < 0 and rows:
                 break
-            # The records as lists: without that nobody has read anything.
+            # A reader needs the records, so decoding them is a part of the fetch.
             _, _, _, _, _, payload = decode(memoryview(row[3])[5:])
             rows.append((row[0], decode(payload)))
         return rows
@@ -180,7 +180,7 @@ async def rabbit(reactor: Any, folder: Path, per_batch: int) -> Case:
                 message = await queue.get()
                 if not number % 1000:
                     reading.basic_ack(message.method.delivery_tag, multiple=True)
-                # The records as lists: without that nobody has read anything.
+                # A reader needs the records, so decoding them is a part of the fetch.
                 _, _, _, _, _, payload = decode(memoryview(message.body)[5:])
                 decode(payload)
             found += end
@@ -193,7 +193,7 @@ async def rabbit(reactor: Any, folder: Path, per_batch: int) -> Case:
     return Case(engine, Bare(store_one, read, close))
 
 
-#: How each engine is made: with the reactor, a folder of its own, and the records of a batch.
+#: Makes the case of each engine, from the reactor, a folder, and the number of records of a batch.
 ENGINES: dict[str, Callable[[Any, Path, int], Awaitable[Case]]] = {
     "memory": memory,
     "sqlite": sqlite,
@@ -262,7 +262,7 @@ async def one_round(
         NewRecord(chance.randbytes(VALUE), key=b"key-%d" % number) for number in range(per_batch)
     ]
     codec, now = RecordCodec(), int(time.time() * 1000)
-    # Made before, and each in memory of its own, as the bodies of topics are.
+    # Encode the bodies before the measurement. Each is an object of its own, as in a topic.
     bodies = [codec.encode(records, f"{each:024x}", now, Compression()) for each in range(batches)]
     left = iter(bodies)
     count = batches * per_batch

@@ -33,6 +33,7 @@ from kupool.daemon.http_access import HttpAccess, make_http_access
 from kupool.daemon.memory import Memory, make_give_back
 from kupool.daemon.notify import notify
 from kupool.daemon.parts import Parts, build
+from kupool.daemon.start_warnings import start_warnings
 from kupool.daemon.status import RUNNING, Status
 from kupool.errors import GOING_DOWN
 from kupool.log import IdentityMismatch, LogUnavailable
@@ -227,8 +228,8 @@ class Daemon:
 
     async def _start_parts(self) -> None:
         settings, parts = self.settings, self.parts
-        self._warn_of_memory()
-        self._warn_of_descriptors()
+        for warning in start_warnings(settings, parts):
+            self._log.warn("{warning}", warning=warning)
         for line in self._warnings:
             self._log.warn("{line}", line=line)
         self.status.enter("opening")
@@ -429,34 +430,6 @@ class Daemon:
             )
         self._log.info("Ready: pool on {addresses}, HTTP on {http}", addresses=addresses, http=http)
         notify("READY=1")
-
-    def _warn_of_memory(self) -> None:
-        if not self.parts.log.persistent:
-            self._log.warn(
-                "The submission log is in memory (--mq memory): submissions that are not counted "
-                "yet are lost when the process ends"
-            )
-        if not self.parts.stats.persistent:
-            self._log.warn(
-                "The counts are in memory (--store memory): they are lost when the process ends"
-            )
-        if self.settings.topics.kind == "memory":
-            self._log.warn(
-                "Topics are in memory (--topics memory): they are lost when the process ends"
-            )
-
-    def _warn_of_descriptors(self) -> None:
-        wanted = self.settings.limits.max_connections
-        most = self.parts.server.manager.settings.max_connections
-        if most and (most < wanted or not wanted):
-            self._log.warn(
-                "This process may open {descriptors} files, which is enough for {most} clients "
-                "(max_connections is {wanted}): raise the limit of open files (ulimit -n, "
-                "LimitNOFILE)",
-                descriptors=descriptor_limit(),
-                most=most,
-                wanted=wanted or "not limited",
-            )
 
     def _failed(self, failure: Failure) -> None:
         if self._stopping is None and failure.value is not None:

@@ -110,9 +110,8 @@ class SpoolFile:
         return failure
 
     def _write_again(self) -> Deferred[None]:
-        """Drop what could not be dropped, and write a page."""
-        self._drop()
-        return self._database.run(touch)
+        """Write a page, and then drop what could not be dropped."""
+        return self._database.run(touch).addCallback(lambda _: self._drop())
 
     def _subtract(self, count: int, size: int) -> None:
         self.count -= count
@@ -130,7 +129,7 @@ class SpoolFile:
         One transaction runs at a time; later positions go into the next one.
         """
         self._drop_to = max(self._drop_to, position)
-        if not self._probe.due:
+        if not self._probe.problem:  # otherwise whatever ends the problem drops them
             self._drop()
 
     def _drop(self) -> None:

@@ -156,31 +156,7 @@ EPOCHS = Table(
 )
 
 #: Tables that are not moved: they are about one process, or about the tables themselves.
-LEFT = (
-    "schema_version",
-    "migration",
-    "rejection_flushes",
-    "owner",
-    # Those of topics: the move of topics makes them anew.
-    "log_topics",
-    "log_lows",
-    "log_group_positions",
-    "log_groups",
-    "log_group_leases",
-    "log_delays",
-    "log_once",
-)
-
-#: Tables of topics in RabbitMQ, which are moved with their topics.
-OF_TOPICS = (
-    "log_topics",
-    "log_lows",
-    "log_group_positions",
-    "log_groups",
-    "log_group_leases",
-    "log_delays",
-    "log_once",
-)
+LEFT = ("schema_version", "migration", "rejection_flushes", "owner")
 
 
 def named(name: str) -> Table:
@@ -194,7 +170,6 @@ __all__ = [
     "FLAG",
     "INTEGER",
     "LEFT",
-    "OF_TOPICS",
     "POOL",
     "REAL",
     "TABLES",

@@ -28,11 +28,6 @@ class WriteProbe:
         #: Why the last write failed; empty if it did not fail.
         self.problem = ""
 
-    @property
-    def due(self) -> bool:
-        """Whether a probe will begin."""
-        return self._timer is not None
-
     def wrote(self) -> None:
         """Note that a write has succeeded."""
         self.problem = ""

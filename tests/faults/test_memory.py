@@ -7,6 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.topics.events import KEPT_IN_MEMORY
 from tests.servers.running_daemon import UNLIMITED, RunningDaemon
 from tools import memory
 from tools.process import complaints, descriptors, rss, wait_until
@@ -19,9 +20,9 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_connects(self) -> None:
         """K-86: after 10,000 connects the daemon has the descriptors that it had before."""
-        # Without the events, of which the newest are kept in memory.
-        with RunningDaemon(*UNLIMITED, "--events=off") as daemon:
-            memory.visit(daemon.port, 500)
+        with RunningDaemon(*UNLIMITED) as daemon:
+            # The newest events are kept, up to a number that these reach.
+            memory.visit(daemon.port, KEPT_IN_MEMORY)
             self.assertTrue(wait_until(lambda: not daemon.get("/stats")[1]["sessions"]))
             fds, size = descriptors(daemon), rss(daemon)
             memory.visit(daemon.port, CONNECTS)

@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.migration.tables import EPOCHS, LEFT, OF_TOPICS, POOL, TABLES
+from kupool.migration.tables import EPOCHS, LEFT, POOL, TABLES
+from kupool.storage.postgres.schema import TOPIC_TABLES
 from tests.servers.commands import environment, kupool
 from tests.servers.running_daemon import LineClient, RunningDaemon, StartFailed
 from tests.servers.services import postgres, rabbit
@@ -277,7 +278,7 @@ class PostgresTests(MoveTests):
             "SELECT table_name, column_name FROM information_schema.columns "
             "WHERE table_schema = 'public'"
         )
-        found = {row for row in rows if row[0] not in (*LEFT, *OF_TOPICS)}
+        found = {row for row in rows if row[0] not in (*LEFT, *TOPIC_TABLES)}
         described = {(t.name, name) for t in (*TABLES, POOL, EPOCHS) for name in t.names}
         self.assertEqual(found, described)
 

@@ -171,6 +171,17 @@ async def _version(cursor: Any) -> int:
     return int(cursor.fetchone()[0])
 
 
+#: The tables of topics in RabbitMQ.
+TOPIC_TABLES = (
+    "log_topics",
+    "log_lows",
+    "log_group_positions",
+    "log_groups",
+    "log_group_leases",
+    "log_delays",
+    "log_once",
+)
+
 #: The tables that the daemon writes to.
 TABLES = (
     "submissions",
@@ -195,13 +206,7 @@ TABLES = (
     "retention_clock",
     "migration",
     "owner",
-    "log_topics",
-    "log_lows",
-    "log_group_positions",
-    "log_groups",
-    "log_group_leases",
-    "log_delays",
-    "log_once",
+    *TOPIC_TABLES,
 )
 
 

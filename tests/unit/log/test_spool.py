@@ -6,7 +6,7 @@ import sqlite3
 from itertools import pairwise
 from typing import Any, cast
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
@@ -850,6 +850,8 @@ class AnyOrderTests(Case):
         in_order = [last[i] for i in world.appended if i in acknowledged]
         self.assertEqual(in_order, sorted(in_order))
 
+    # A drop fails, and the probe behind it in the queue does not.
+    @example(steps=[("takes", False), ("append", 1), ("broken", True), ("disk", 1)])
     @settings(max_examples=100, deadline=None)
     @given(
         st.lists(

@@ -910,11 +910,12 @@ class CountTests(SynchronousTestCase):
 class UnsendableTests(SynchronousTestCase):
     """P-38: a reply that a framing cannot encode costs itself alone."""
 
-    good, bad = b'{"id":1,"result":true}', b'{"id":2,"result":"bad"}'
+    # What marks it must not occur in the reference of an error, which is hexadecimal.
+    good, bad = b'{"id":1,"result":true}', b'{"id":2,"result":"wrong"}'
 
     def setUp(self) -> None:
         def encode(payload: bytes) -> bytes:
-            if b"bad" in payload:
+            if b"wrong" in payload:
                 raise ValueError("cannot be encoded")
             return payload + b"\n"
 
@@ -953,7 +954,7 @@ class UnsendableTests(SynchronousTestCase):
         self.assertEqual((transport.value(), self.flushLoggedErrors()), (b"", []))
 
     def test_nobody_waits_for_it(self) -> None:
-        for reply in (b'{"id":null,"result":"bad"}', b"bad"):
+        for reply in (b'{"id":null,"result":"wrong"}', b"wrong"):
             connection, transport = Bench().connect(self.framing)
             connection.answer(reply)
             self.assertEqual(self.answered(transport), [])
@@ -961,7 +962,7 @@ class UnsendableTests(SynchronousTestCase):
     def test_an_error_that_cannot_be_sent_either(self) -> None:
         connection, transport = Bench(max_errors=2).connect(self.framing)
         connection.complain(b"")
-        connection.complain(b"bad")
+        connection.complain(b"wrong")
         (close,) = lines(transport.value())
         self.assertEqual(close["params"]["reason"], "too many errors")
         self.assertEqual(connection.malformed, 2)

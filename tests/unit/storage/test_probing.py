@@ -31,10 +31,10 @@ class WriteProbeTests(SynchronousTestCase):
         self.assertEqual(self.probe.problem, "still full")
         self.clock.advance(PROBE_DELAY)
         self.probes[0].errback(OSError("full again"))
-        self.assertEqual((self.probe.problem, self.probe.due), ("full again", True))
+        self.assertEqual((self.probe.problem, len(self.clock.getDelayedCalls())), ("full again", 1))
         self.clock.advance(PROBE_DELAY)
         self.probes[1].callback(None)
-        self.assertEqual((self.probe.problem, self.probe.due), ("", False))
+        self.assertEqual((self.probe.problem, self.clock.getDelayedCalls()), ("", []))
         self.clock.advance(10 * PROBE_DELAY)
         self.assertEqual(len(self.probes), 2)
 
