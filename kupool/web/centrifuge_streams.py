@@ -28,7 +28,7 @@ from kupool.web.centrifuge_clients import CentrifugeClients, Visit
 from kupool.web.centrifuge_socket import IdentityOf, asks_for
 from kupool.web.control import KnownHosts
 from kupool.web.cors import CrossOrigin
-from kupool.web.upgrade import HandsOver
+from kupool.web.upgrade import HandsOver, stream_head
 from kupool.wire.framing import LINE, Discarding, Framing
 
 SSE_PATH = "/connection/sse"
@@ -162,18 +162,6 @@ class CentrifugeStreams(HandsOver):
 
     def _stream(self, request: Any, command: bytes) -> None:
         visits = self._visits
-        lines = [
-            b"HTTP/1.1 200 OK",
-            b"Content-Type: " + self._kind.content_type,
-            b"Cache-Control: private, no-cache, no-store, must-revalidate, max-age=0",
-            b"X-Content-Type-Options: nosniff",
-            # Tells proxies to pass on every byte at once.
-            b"X-Accel-Buffering: no",
-            b"Connection: close",
-        ]
-        for name, values in request.responseHeaders.getAllRawHeaders():
-            if name.lower().startswith((b"access-control-", b"vary")):
-                lines += [b"%b: %b" % (name, value) for value in values]
         visit = Visit(visits.identity_of(request), emulated=True)
 
         def begin(connection: Connection) -> None:
@@ -182,7 +170,7 @@ class CentrifugeStreams(HandsOver):
                 client.receive(command)
 
         stream = CentrifugeStream(visits.clients.manager, self._kind, visits.peer(request), begin)
-        self.hand_over(request, lines, stream)
+        self.hand_over(request, stream_head(request, self._kind.content_type), stream)
 
 
 class _EmulatedCommands(msgspec.Struct):

@@ -39,7 +39,7 @@ from kupool.session.connection import Connection
 from kupool.web.access import NOBODY, WebAccess
 from kupool.web.answers import HANDED_OVER, ApiError, JsonAnswer, header
 from kupool.web.cors import CrossOrigin
-from kupool.web.upgrade import HandsOver, Origins
+from kupool.web.upgrade import HandsOver, Origins, stream_head
 from kupool.wire.messages import describe
 
 #: The path of the route.
@@ -212,19 +212,8 @@ class EventStreamRoute(HandsOver):
         asked = await self._asked(request)
         if request.method == b"HEAD" or gone:
             return {}
-        lines = [
-            b"HTTP/1.1 200 OK",
-            b"Content-Type: text/event-stream; charset=utf-8",
-            # Proxies may neither keep nor change it, nor wait for more.
-            b"Cache-Control: no-store, no-transform",
-            b"X-Accel-Buffering: no",
-            b"X-Content-Type-Options: nosniff",
-            b"Connection: close",
-        ]
-        for name, values in request.responseHeaders.getAllRawHeaders():
-            if name.lower().startswith((b"access-control-", b"vary")):
-                lines += [b"%b: %b" % (name, value) for value in values]
-        self.hand_over(request, lines, self._streams.protocol(asked, self._access.peer(request)))
+        head = stream_head(request, b"text/event-stream; charset=utf-8")
+        self.hand_over(request, head, self._streams.protocol(asked, self._access.peer(request)))
         return HANDED_OVER
 
     async def _asked(self, request: Any) -> StreamRequest:

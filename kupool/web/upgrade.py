@@ -115,6 +115,26 @@ class HandsOver(ApiResource):
         protocol.makeConnection(transport)
 
 
+def stream_head(request: Any, content_type: bytes) -> list[bytes]:
+    """Return the lines of the head of an answer without an end, for :meth:`HandsOver.hand_over`.
+
+    What the request's answer already says to pages of other sites is in it.
+    """
+    lines = [
+        b"HTTP/1.1 200 OK",
+        b"Content-Type: " + content_type,
+        # Proxies may neither keep nor change it, nor wait for more.
+        b"Cache-Control: no-store, no-transform",
+        b"X-Accel-Buffering: no",
+        b"X-Content-Type-Options: nosniff",
+        b"Connection: close",
+    ]
+    for name, values in request.responseHeaders.getAllRawHeaders():
+        if name.lower().startswith((b"access-control-", b"vary")):
+            lines += [b"%b: %b" % (name, value) for value in values]
+    return lines
+
+
 class Upgrade(HandsOver):
     """Hands the connection of a request to a WebSocket."""
 
@@ -228,5 +248,6 @@ __all__ = [
     "UpgradeAnywhere",
     "normal_origin",
     "read_by",
+    "stream_head",
     "wants_websocket",
 ]
