@@ -13,9 +13,8 @@ from kupool.topics.rabbit.engine import RabbitTopics
 from kupool.topics.rabbit.entries import STRIDE
 from kupool.topics.rabbit.store import PostgresTopicStore, SqliteTopicStore
 from tests.contract.test_topics import TopicsContract
-from tests.servers.rabbit_cluster import RabbitCluster
 from tests.servers.reactor import the_reactor
-from tests.servers.services import postgres, rabbit, required
+from tests.servers.services import postgres, rabbit
 
 
 class RabbitTopicsTests(TopicsContract, TestCase):
@@ -46,21 +45,3 @@ class RabbitPostgresTopicsTests(RabbitTopicsTests):
 
     def make_store(self) -> Any:
         return PostgresTopicStore(PostgresDatabase(the_reactor(), self.dsn))
-
-
-class RabbitClusterTopicsTests(RabbitTopicsTests):
-    """Q-31, Q-38: the same on three nodes, each of which has a copy of every stream."""
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        with required():
-            cls.cluster = RabbitCluster(3)
-            cls.cluster.start()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.cluster.close()
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.url = ",".join(self.cluster.new_vhost())

@@ -8,11 +8,12 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.docs.protocol_peers import Page
+from tests.servers.of_class import of_class
 from tests.servers.running_daemon import UNLIMITED, RunningDaemon
 from tests.servers.sockets import Peer
 
@@ -143,13 +144,8 @@ class EventReader:
 class LiveDaemonTests(SynchronousTestCase):
     """Issue 17, builds 4 and 5, with one daemon."""
 
-    daemon: ClassVar[RunningDaemon]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.daemon = RunningDaemon(*RULES)
-        cls.daemon.start()
-        cls.addClassCleanup(cls.daemon.__exit__)
+    def setUp(self) -> None:
+        self.daemon = of_class(self, lambda: RunningDaemon(*RULES))
 
     def published(self, channel: str, *values: Any) -> None:
         with LivePeer(self.daemon, "line", "writer") as writer:

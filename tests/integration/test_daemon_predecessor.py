@@ -26,6 +26,7 @@ from tests.fakes.predecessor import (
     topics,
     websocket,
 )
+from tests.servers.of_class import of_class
 from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
 
 _SERVED = re.compile(r"Clients of the predecessor's bus are served on 127\.0\.0\.1:(\d+)")
@@ -105,19 +106,17 @@ class PredecessorTests(SynchronousTestCase):
 
     client: type[Socket] = Socket
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.daemon = RunningDaemon(
-            *UNLIMITED, "--mq=memory", "--store=memory", "--bus-rate=0",
-            "--bus-compatible-addr=127.0.0.1:0",
-        ).start()  # fmt: skip
-        found = _SERVED.search(cls.daemon.output)
-        assert found is not None, cls.daemon.output
-        cls.port = int(found[1])
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.daemon.__exit__()
+    def setUp(self) -> None:
+        self.daemon = of_class(
+            self,
+            lambda: RunningDaemon(
+                *UNLIMITED, "--mq=memory", "--store=memory", "--bus-rate=0",
+                "--bus-compatible-addr=127.0.0.1:0",
+            ),
+        )  # fmt: skip
+        found = _SERVED.search(self.daemon.output)
+        assert found is not None, self.daemon.output
+        self.port = int(found[1])
 
     def connect(self) -> Socket:
         client = self.client(self.port)

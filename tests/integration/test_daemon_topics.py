@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.servers.of_class import of_class
 from tests.servers.running_daemon import RunningDaemon, StartFailed
 from tests.servers.sockets import Peer
 
@@ -49,13 +50,8 @@ class FramedPeer(Peer):
 class TopicsTests(SynchronousTestCase):
     """Issue 16, build 1: one daemon, in every framing and over HTTP."""
 
-    daemon: ClassVar[RunningDaemon]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.daemon = RunningDaemon(*RULES, "--topics-polls-per-ip=3")
-        cls.daemon.start()
-        cls.addClassCleanup(cls.daemon.__exit__)
+    def setUp(self) -> None:
+        self.daemon = of_class(self, lambda: RunningDaemon(*RULES, "--topics-polls-per-ip=3"))
 
     def call(self, name: str, timeout: float = 10.0, **params: Any) -> Any:
         code, answer = self.daemon.post("/api/" + name.replace(".", "/"), params, timeout)

@@ -7,14 +7,17 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.accounts.hashing import hash_token, make_token
 from kupool.accounts.web_tokens import SigningKeys, WebIdentity, WebTokens
 from kupool.topics.api.table import OPERATIONS
+from tests.servers.of_class import of_class
 from tests.servers.running_daemon import RunningDaemon
 from tests.servers.sockets import Peer
 
@@ -120,26 +123,21 @@ def content(body: bytes) -> Any:
         return body.decode()
 
 
-class PermissionTests(SynchronousTestCase):
-    """Issue 15, acceptance 4: each cell of method and route by role is allowed or refused."""
-
-    daemon: ClassVar[RunningDaemon]
-    secrets: ClassVar[dict[str, str]]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="kupool-test-")
-        cls.addClassCleanup(folder.cleanup)
-        cls.secrets = {name: make_token() for name in (*ROLES[1:], "named")}
-        accounts = Path(folder.name) / "accounts"
+@contextmanager
+def daemon_with_accounts() -> Iterator[tuple[RunningDaemon, dict[str, str]]]:
+    """Run a daemon with an account of each role, and return the secrets of these."""
+    secrets = {name: make_token() for name in (*ROLES[1:], "named")}
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kupool-test-"))
+        accounts = Path(folder) / "accounts"
         accounts.write_text(
             "".join(
                 f"{name}:{hash_token(secret)}:role={name if name in ROLES else 'worker'}\n"
-                for name, secret in cls.secrets.items()
+                for name, secret in secrets.items()
             )
         )
         accounts.chmod(0o600)
-        cls.daemon = RunningDaemon(
+        daemon = RunningDaemon(
             "--mq=memory",
             "--store=memory",
             "--rooms=on",
@@ -152,8 +150,15 @@ class PermissionTests(SynchronousTestCase):
             f"--token-secret={TOKEN_SECRET}",
             *(f"--permissions={rule}" for rule in RULES),
         )
-        cls.daemon.start()
-        cls.addClassCleanup(cls.daemon.kill)
+        stack.callback(daemon.kill)
+        yield daemon.start(), secrets
+
+
+class PermissionTests(SynchronousTestCase):
+    """Issue 15, acceptance 4: each cell of method and route by role is allowed or refused."""
+
+    def setUp(self) -> None:
+        self.daemon, self.secrets = of_class(self, daemon_with_accounts)
 
     # -- routes
 

@@ -21,12 +21,25 @@ from kupool.topics.rabbit.engine import RabbitTopics
 from kupool.topics.rabbit.leases import NodeName
 from kupool.topics.rabbit.store import PostgresTopicStore, SqliteTopicStore
 from kupool.topics.settings import TopicSettings
+from tests.contract.test_topics_rabbit import RabbitTopicsTests
 from tests.servers.rabbit_cluster import RabbitCluster
 from tests.servers.reactor import the_reactor
-from tests.servers.services import postgres, required
+from tests.servers.services import postgres, rabbit_cluster, required
 
 PARTITIONS = 6
 STREAM = "kupool.topic.t.{}"
+
+
+class RabbitClusterTopicsTests(RabbitTopicsTests):
+    """Q-31, Q-38: the contract on three nodes, each of which has a copy of every stream."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.url = ",".join(rabbit_cluster().new_vhost())
+
+
+# Its tests are run where it is defined.
+del RabbitTopicsTests
 
 
 class TopicClusterTests(TestCase):

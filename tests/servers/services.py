@@ -31,6 +31,7 @@ __all__ = [
     "ServerFailed",
     "postgres",
     "rabbit",
+    "rabbit_cluster",
     "required",
 ]
 
@@ -71,6 +72,23 @@ def rabbit() -> RabbitServer | GivenRabbit:
             raise outcome
         outcome.ensure_running()
         return outcome
+
+
+def rabbit_cluster() -> RabbitCluster:
+    """Return three RabbitMQ nodes of this run for tests that stop none of them, running.
+
+    Raises SkipTest or :class:`ServerFailed`.
+    """
+    with required():
+        outcome = _shared_cluster()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+@functools.cache
+def _shared_cluster() -> RabbitCluster | Exception:
+    return _outcome(lambda: RabbitCluster(3).__enter__())
 
 
 @functools.cache
