@@ -139,8 +139,8 @@ class BrokerChannel:
             start = publish_start(self._number, exchange, key)
             self._starts[exchange, key] = start
         most = self._protocol.largest_frame
-        message = message_frames(self._number, message_id, headers, body=body, most=most)
-        self._protocol.wire.write(start + message)
+        frames = message_frames(self._number, message_id, headers, body=body, most=most)
+        self._protocol.wire.write(b"".join((start, *frames)))
         return self._confirms.published()
 
     def on_unroutable(self, returned: Callable[[str], object]) -> None:

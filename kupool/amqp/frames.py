@@ -55,8 +55,9 @@ def publish_start(channel: int, exchange: str, key: str) -> bytes:
 
 def message_frames(
     channel: int, message_id: str, headers: Mapping[str, Any], *, body: bytes, most: int
-) -> bytes:
-    """Return the frames of a durable message after their start; ``most`` is the size of a frame.
+) -> list[bytes]:
+    """Return the frames of a durable message after their start, in parts to be joined; ``most`` is
+    the size of a frame.
 
     Raises :class:`TypeError` for a header that is no number, truth value or text.
     """
@@ -72,9 +73,12 @@ def message_frames(
         )
     )
     size = most - AROUND
-    pieces = [body[start : start + size] for start in range(0, len(body), size)]
-    frames = [framed(BODY, channel, piece) for piece in pieces]
-    return b"".join((framed(HEADER, channel, payload), *frames))
+    parts = [framed(HEADER, channel, payload)]
+    for start in range(0, len(body), size):
+        piece = body[start : start + size]
+        # Joined with the rest only once: most of a large message is this.
+        parts += _HEAD.pack(BODY, channel, len(piece)), piece, _END
+    return parts
 
 
 def delivery_tag(payload: bytes) -> tuple[int, bool]:

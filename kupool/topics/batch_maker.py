@@ -44,6 +44,18 @@ class Prepared(NamedTuple):
     slow: bool
 
 
+class PlainWrite(NamedTuple):
+    """Records for one partition, encoded, of which nothing is left to check.
+
+    Together with others of the partition they can be one batch, of ``room`` bytes at most.
+    """
+
+    partition: Partition
+    records: int
+    payload: bytes
+    room: int
+
+
 class _TopicWriter:
     """How records are written to a topic, as long as its settings are these."""
 
@@ -51,8 +63,12 @@ class _TopicWriter:
         self, name: str, settings: TopicSettings, batch_bytes: int, *, partitioner: Partitioner
     ) -> None:
         self.settings = settings
-        #: Whether a batch is made of any records, and encoded at once.
-        self.plain = not (settings.dedups or settings.compacts) and settings.compression == PLAIN
+        #: Whether a batch is made of any records.
+        self.plain = not (settings.dedups or settings.compacts)
+        #: The bytes of a batch that is encoded at once.
+        self.at_once = batch_bytes
+        if settings.compression != PLAIN:
+            self.at_once = min(batch_bytes, IN_THREAD - 1)
         #: Encoded records of so many bytes are small enough, together and each.
         self.one_batch = min(settings.max_record, batch_bytes)
         self.partitioner = partitioner
@@ -97,7 +113,8 @@ class BatchMaker:
     ) -> None:
         self._wall = wall
         self._random = random
-        self._most_records = min(most_records, MOST_RECORDS)
+        #: The most records of a batch.
+        self.most_records = min(most_records, MOST_RECORDS)
         self._most_bytes = most_bytes
         self._codec = RecordCodec()
         self._hashes = KeyHashes()
@@ -107,15 +124,15 @@ class BatchMaker:
         """Forget a topic that was deleted, or has other settings."""
         self._writers.pop(topic, None)
 
-    def one(
+    def plain(
         self,
         topic: str,
         settings: TopicSettings,
         records: Sequence[NewRecord],
         *,
         partition: int | None,
-    ) -> Append | None:
-        """Return the batch that records make, if nothing but its size has to be checked; else None.
+    ) -> PlainWrite | None:
+        """Return what records make, if nothing but their size has to be checked; else None.
 
         Most calls are of this kind, and this is several times as fast as :meth:`prepare`.
         """
@@ -128,13 +145,25 @@ class BatchMaker:
         elif not 0 <= partition < len(writer.partitions):
             return None
         payload = self._codec.payload(records)
-        if len(payload) > writer.one_batch or count > self._most_records:
+        if len(payload) > min(writer.one_batch, writer.at_once) or count > self.most_records:
             return None
         if partition is None:
             partition = writer.partitioner.choose(records[0].key, len(writer.partitions))
+        return PlainWrite(writer.partitions[partition], count, payload, writer.at_once)
+
+    def join(self, writes: Sequence[PlainWrite]) -> Append:
+        """Return the batch of writes to one partition, of together ``room`` bytes at most.
+
+        The settings of the topic are those of the time of the writes.
+        """
+        partition, count, payload, _ = writes[0]
+        if len(writes) > 1:
+            count = sum(write.records for write in writes)
+            payload = self._codec.join([(write.records, write.payload) for write in writes])
         made = f"{self._random.getrandbits(96):024x}", int(self._wall() * 1000)
-        body = self._codec.encode_payload(payload, count, made, compression=writer.compression)
-        return Append(writer.partitions[partition], count, body)
+        compression = self._writers[partition.topic].compression
+        body = self._codec.encode_payload(payload, count, made, compression=compression)
+        return Append(partition, count, body)
 
     def prepare(self, writing: Writing, settings: TopicSettings) -> Prepared:
         """Check what is to be written, and choose the partitions; writes nothing.
@@ -173,7 +202,7 @@ class BatchMaker:
         """
         settings = topic.settings
         # What is compacted is dropped record by record.
-        most_records = 1 if settings.compacts else self._most_records
+        most_records = 1 if settings.compacts else self.most_records
         most_bytes = self._most_bytes
         numbers = topic.numbers(job)
         if settings.dedups:  # each by itself may be a repeated one
@@ -238,4 +267,4 @@ class BatchMaker:
         return CompactionKey(key_hash(record.key), passing=not record.value)
 
 
-__all__ = ["IN_THREAD", "MANY_BATCHES", "BatchMaker", "Prepared", "Writing"]
+__all__ = ["IN_THREAD", "MANY_BATCHES", "BatchMaker", "PlainWrite", "Prepared", "Writing"]

@@ -51,6 +51,11 @@ class Compression:
     threshold: int = 1024
 
 
+def array_head(count: int) -> bytes:
+    """Return how MessagePack begins an array of so many elements, up to 65,535."""
+    return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2)
+
+
 class _RecordBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     batch_id: str
     time: int
@@ -72,6 +77,13 @@ class RecordCodec:
     def payload(self, records: Sequence[NewRecord]) -> bytes:
         """Return records as they are in a batch, before compression."""
         return self._encode(records)
+
+    def join(self, payloads: Sequence[tuple[int, bytes]]) -> bytes:
+        """Return the payload of the records of several, each with the number of its records."""
+        count = sum(records for records, _ in payloads)
+        return array_head(count) + b"".join(
+            [payload[len(array_head(records)) :] for records, payload in payloads]
+        )
 
     def encode(
         self, records: Sequence[NewRecord], batch_id: str, now: int, compression: Compression

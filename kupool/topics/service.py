@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, repeat
+from itertools import islice
 from random import Random
 from typing import Any, NamedTuple
 
-import msgspec
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from kupool.timing.waiting import Waiters
-from kupool.topics.batch_maker import IN_THREAD, BatchMaker, Prepared, Writing
+from kupool.topics.batch_maker import IN_THREAD, BatchMaker, PlainWrite, Prepared, Writing
 from kupool.topics.batches import RecordCodec
 from kupool.topics.errors import (
     CorruptBatch,
@@ -31,11 +30,8 @@ from kupool.topics.errors import (
     UnknownTopic,
     UnreadableBatch,
 )
-from kupool.topics.interfaces import (
-    Append,
-    PartitionExtent,
-    StoredBatch,
-)
+from kupool.topics.gathering import GatheredWrites, Written, places
+from kupool.topics.interfaces import Append, PartitionExtent, StoredBatch
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord, Record, Stamp
 from kupool.topics.settings import MOST_PARTITIONS, TopicSettings, check_name
@@ -58,13 +54,6 @@ class TopicLimits:
     partitions: int = MOST_PARTITIONS
     batch_records: int = 10_000
     batch_bytes: int = 1024 * 1024
-
-
-class Written(msgspec.Struct, frozen=True, gc=False):
-    """Where a record was written."""
-
-    partition: int
-    offset: int
 
 
 class Fetched(NamedTuple):
@@ -110,6 +99,16 @@ class Topics:
         self._maker = BatchMaker(
             wall, random, most_records=limits.batch_records, most_bytes=limits.batch_bytes
         )
+        #: None for an engine that appends at once: there is nothing to gain.
+        self._gathered: GatheredWrites | None = None
+        if engine.capabilities.persistent:
+            self._gathered = GatheredWrites(
+                clock,
+                self._maker.join,
+                engine.append,
+                self.tell,
+                most_records=self._maker.most_records,
+            )
         self._codec = RecordCodec()
         self._decoders = dict(decoders or {})
         self._reserved = reserved
@@ -159,6 +158,7 @@ class Topics:
         before: TopicSettings | None = self.engine.topic(name)
         if before is not None and settings.partitions != before.partitions:
             self._check_partitions(settings)
+        self._store_gathered()
         await self.engine.change(name, settings)
         self._maker.forget(name)
 
@@ -172,6 +172,7 @@ class Topics:
 
         Fires when its storage is free. Fails with :class:`UnknownTopic`.
         """
+        self._store_gathered()
         gone: Deferred[None] = self.engine.delete(name)
         if self.engine.topic(name) is None:
             self._maker.forget(name)
@@ -208,7 +209,7 @@ class Topics:
         *,
         partition: int | None = None,
         stamp: Stamp | None = None,
-    ) -> Deferred[list[Written]]:
+    ) -> Deferred[Sequence[Written]]:
         """Write records; fires with the place of each, in their order, once they are durable.
 
         Without a ``partition`` the partitioner of the topic chooses one for each record. With a
@@ -226,24 +227,30 @@ class Topics:
             return succeed([]) if known else fail(UnknownTopic(topic))
         try:
             settings = self._settings(topic)
-            one = None
+            plain = None
             if stamp is None and topic not in self._turns:
-                one = self._maker.one(topic, settings, records, partition=partition)
-            if one is not None:
-                appended: Deferred[list[int]] = self.engine.append([one])
-                return appended.addCallback(self._one_written, one)
+                plain = self._maker.plain(topic, settings, records, partition=partition)
+            if plain is not None:
+                return self._write(plain)
             prepared = self.prepare(Writing(topic, tuple(records), partition, stamp))
         except TopicError as error:
             return fail(error)
         return self._append([prepared]).addCallback(self._written, prepared)
 
-    def _one_written(self, bases: Sequence[int], one: Append) -> list[Written]:
-        """Return the place of each record of a batch, and tell those who wait for some."""
-        partition, (base,) = one.partition, bases
-        if partition in self._waiting:
-            self.tell(partition)
-        offsets = range(base, base + one.records)
-        return list(map(Written, repeat(partition.number), offsets))
+    def _write(self, write: PlainWrite) -> Deferred[Sequence[Written]]:
+        if self._gathered is not None:
+            return self._gathered.add(write)
+        appended: Deferred[list[int]] = self.engine.append([self._maker.join([write])])
+        return appended.addCallback(self._one_written, write)
+
+    def _one_written(self, bases: Sequence[int], write: PlainWrite) -> Sequence[Written]:
+        self.tell(write.partition)
+        return places(write, bases[0])
+
+    def _store_gathered(self) -> None:
+        """Append what was written in this turn, before something that is not gathered."""
+        if self._gathered is not None:
+            self._gathered.store()
 
     def produce_all(self, writings: Sequence[Writing]) -> Deferred[list[list[Written]]]:
         """Write records to several topics, all or none if the engine is atomic.
@@ -259,6 +266,7 @@ class Topics:
 
     def _append(self, prepared: Sequence[Prepared]) -> Deferred[list[int]]:
         """Append batches; those that are encoded in a thread keep later ones of the topic back."""
+        self._store_gathered()
         for each in prepared:
             if each.slow or each.topic in self._turns:
                 turns = sorted({each.topic for each in prepared})

@@ -48,7 +48,8 @@ class WritingTests(SynchronousTestCase):
 
     def test_a_message(self) -> None:
         start = publish_start(7, "exchange", "key")
-        data = start + message_frames(7, "id-1", HEADERS, body=b"12345" * 100, most=208)
+        frames = message_frames(7, "id-1", HEADERS, body=b"12345" * 100, most=208)
+        data = start + b"".join(frames)
         method, header, *bodies = read_by_pika(data)
         self.assertEqual({frame.channel_number for frame in (method, header, *bodies)}, {7})
         self.assertIsInstance(method.method, Basic.Publish)
@@ -65,7 +66,7 @@ class WritingTests(SynchronousTestCase):
         self.assertEqual(b"".join(each.fragment for each in bodies), b"12345" * 100)
 
     def test_an_empty_message(self) -> None:
-        (header,) = read_by_pika(message_frames(1, "", {}, body=b"", most=4096))
+        (header,) = read_by_pika(b"".join(message_frames(1, "", {}, body=b"", most=4096)))
         self.assertEqual((header.body_size, header.properties.message_id), (0, ""))
 
     def test_a_header_that_cannot_be_written(self) -> None:

@@ -83,6 +83,20 @@ class RecordCodecTests(SynchronousTestCase):
             ],
         )
 
+    def test_payloads_of_several_are_joined(self) -> None:
+        """Q-93: whatever their numbers of records, it is as if they had been written together."""
+        codec = RecordCodec()
+        for counts in ((1, 1), (15, 1), (8, 8), (1, 16, 300), (65_000, 535)):
+            parts = [
+                [
+                    NewRecord(b"%d" % each, key=b"k", headers={"n": str(count)})
+                    for each in range(count)
+                ]
+                for count in counts
+            ]
+            joined = codec.join([(len(part), codec.payload(part)) for part in parts])
+            self.assertEqual(joined, codec.payload([each for part in parts for each in part]))
+
     def test_small_batches_stay_plain(self) -> None:
         """Q-20: below the threshold, and where compression would make them larger."""
         record = NewRecord(b"a" * 1000)
