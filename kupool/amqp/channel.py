@@ -67,9 +67,22 @@ class BrokerChannel:
         called: Deferred[Any] = getattr(self._channel, name)(**arguments)
         return called.addErrback(_translated)
 
-    def declare_exchange(self, name: str, kind: str, *, durable: bool = True) -> Deferred[Any]:
+    def declare_exchange(
+        self,
+        name: str,
+        kind: str,
+        *,
+        durable: bool = True,
+        arguments: dict[str, Any] | None = None,
+    ) -> Deferred[Any]:
         """Declare an exchange."""
-        return self._call("exchange_declare", exchange=name, exchange_type=kind, durable=durable)
+        return self._call(
+            "exchange_declare",
+            exchange=name,
+            exchange_type=kind,
+            durable=durable,
+            arguments=arguments,
+        )
 
     def fence(self, exchange: str) -> Deferred[Any]:
         """Return a Deferred that fires when the broker has processed all earlier commands."""

@@ -236,6 +236,20 @@ class StreamContentTests(RabbitTopicsCase):
         await engine.close()
         return await self.node("again")
 
+    async def test_the_streams_of_others(self) -> None:
+        """Q-18, Q-26: topics that are known elsewhere do not take the place of these."""
+        engine = await self.node("a")
+        await engine.create("t", TopicSettings())
+        await engine.append([Append(P0, 1, b"kept")])
+        own, self.path = self.path, Path(self.mktemp())
+        with self.assertRaisesRegex(TopicsUnavailable, "kupool.topic.owner"):
+            await self.node("other")
+        other = await self.node("beside", RabbitTopicsSettings(prefix="other.topic"))
+        await other.create("t", TopicSettings())
+        self.path = own
+        engine = await self.again(engine)
+        self.assertEqual([each.body for each in await engine.read(P0, 0, 100)], [b"kept"])
+
     async def test_copies_are_dropped(self) -> None:
         """issue 16, build 3: what was sent again is read once, wherever a reader begins."""
         engine = await self.node("a")

@@ -180,6 +180,7 @@ TOPIC_TABLES = (
     "log_group_leases",
     "log_delays",
     "log_once",
+    "log_identity",
 )
 
 #: The tables that the daemon writes to.

@@ -25,8 +25,8 @@ from kupool.topics.errors import TopicsUnavailable
 from kupool.topics.rabbit.history import StreamHistory
 from kupool.topics.rabbit.tail import EXCHANGE, StreamTail
 
-#: The reply code for what does not exist.
-_NOT_FOUND = 404
+#: The reply codes for what does not exist, and for what exists with other arguments.
+_NOT_FOUND, _MISMATCH = 404, 406
 
 #: Seconds until the end of a stream is read again after a fault.
 AGAIN_AFTER = 0.1
@@ -110,17 +110,19 @@ class StreamBroker:
         )
         self._looks = LoopingCall(self._look)
         self._looks.clock = reactor
+        self._owner = ""
         self._closed = False
 
     # -- connections
 
-    async def open(self, changed: Callable[[], object]) -> None:
+    async def open(self, changed: Callable[[], object], owner: str) -> None:
         """Connect; ``changed`` is called when something may go on that waited.
 
-        Raises :class:`TopicsUnavailable` if a broker refuses the account, or if none answers and
-        one is required.
+        ``owner`` is the id of those whose streams these are. Raises :class:`TopicsUnavailable` if
+        they are those of others, if a broker refuses the account, or if none answers and one is
+        required.
         """
-        self._changed = changed
+        self._changed, self._owner = changed, owner
         links = (self._publishing, self._ends, self._reading)
         for link in links:
             link.start()
@@ -135,7 +137,32 @@ class StreamBroker:
             lambda failure: self._log.failure("Looking after streams failed", failure)
         )
 
+    async def _claim(self, connection: BrokerConnection) -> None:
+        """Mark the streams of this prefix as ours; raises :class:`BrokerRefused` if others did.
+
+        The mark is an exchange that nobody publishes to. Of its arguments a broker compares one
+        alone: the exchange for what is not routable.
+        """
+        mark = f"{self._settings.prefix}.owner"
+        channel = await connection.channel()
+        arguments = {"alternate-exchange": f"{mark}.{self._owner}"}
+        try:
+            await channel.declare_exchange(mark, "fanout", arguments=arguments)
+        except BrokerError as error:
+            if error.code != _MISMATCH:
+                raise explained(error, connection) from None
+            broker = connection.broker
+            raise BrokerRefused(
+                f"RabbitMQ at {broker}: the streams {self._settings.prefix}.* in virtual host "
+                f"{broker.vhost!r} belong to other topics, which are known in another database or "
+                "data folder. Set --topics-prefix to a name of your own. If the other topics are "
+                f"not needed any more, delete the exchange {mark!r}, and start again",
+                error.code,
+            ) from None
+        await channel.close()
+
     async def _set_up_publishing(self, connection: BrokerConnection) -> None:
+        await self._claim(connection)
         for stream in sorted(self._publisher.keys):
             await self._look_after(connection, stream)
         await self._publisher.up(connection)

@@ -131,15 +131,16 @@ class RabbitTopics:
     def open(self) -> Deferred[None]:
         """Connect to the broker and to the store.
 
-        Fails with :class:`TopicsUnavailable` where one of them refuses or does not answer, and with
-        what the store fails with.
+        Fails with :class:`TopicsUnavailable` where one of them refuses or does not answer, or where
+        the streams belong to the topics of another store, and with what the store fails with.
         """
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
         await self._store.open()
         await self._directory.refresh()
-        await self._broker.open(self._sending.release)
+        owner = await self._store.run(statements.identity)
+        await self._broker.open(self._sending.release, owner)
         self._refreshing.start(self._settings.refresh, now=True).addErrback(
             lambda failure: self._log.failure("Looking for topics failed", failure)
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
 
 import msgspec
 
@@ -41,6 +42,16 @@ class StatementCursor(Protocol):
 
     def fetchall(self) -> list[Any]:
         """Return the rows of the last statement."""
+
+
+async def identity(cursor: StatementCursor) -> str:
+    """Return the id of the topics of this store, which no others have."""
+    await cursor.execute(
+        "INSERT INTO log_identity (only_row, topics_id) VALUES (1, %s) ON CONFLICT DO NOTHING",
+        (uuid4().hex,),
+    )
+    await cursor.execute("SELECT topics_id FROM log_identity")
+    return str(cursor.fetchall()[0][0])
 
 
 class StoredTopic(NamedTuple):
