@@ -362,8 +362,9 @@ class TopicsContract:
         self.assertEqual(await append(b"a"), 4)
         self.now += 0.001
         self.assertEqual(await append(b"a"), 5)
-        self.assertEqual(await append(b"b"), 6)
-        self.assertEqual((await engine.extents("t"))[0].high, self.at(7, 7))
+        found = [await append(digest) for digest in (b"b", b"c", b"a", b"d", b"a")]
+        self.assertEqual(found, [6, 7, 5, 8, 9])
+        self.assertEqual((await engine.extents("t"))[0].high, self.at(10, 10))
 
     async def test_a_window_without_a_limit(self) -> None:
         """Q-23."""

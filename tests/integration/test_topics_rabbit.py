@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from kupool.amqp import BrokerError
 from kupool.amqp.address import parse_brokers
 from kupool.amqp.connection import connect
 from kupool.amqp.links import LinkSettings
@@ -94,6 +95,16 @@ class RabbitTopicsCase(TestCase):
             await channel.publish("", STREAM, message_id, headers, body=body)
         connection.close()
         await connection.ended()
+
+    async def look_at_stream(self) -> None:
+        """Ask the broker for the stream; raises :class:`BrokerError` if there is none."""
+        (broker,) = parse_brokers(self.url)
+        connection = await connect(the_reactor(), broker, ConnectionSettings(), "another client")
+        try:
+            await (await connection.channel()).look_at(STREAM)
+        finally:
+            connection.close()
+            await connection.ended()
 
 
 class NodesTests(RabbitTopicsCase):
@@ -236,6 +247,17 @@ class StreamContentTests(RabbitTopicsCase):
         await engine.close()
         return await self.node("again")
 
+    async def test_a_deletion_that_was_left_undone(self) -> None:
+        """Q-26: a node that sees it deletes the streams, too."""
+        engine = await self.node("a")
+        await engine.create("t", TopicSettings())
+        await engine._store.run(left_half_deleted)
+        await self.until(lambda: engine.topic("t") is None)
+        with self.assertRaises(BrokerError) as caught:
+            for _ in range(500):
+                await self.look_at_stream()
+        self.assertEqual(caught.exception.code, 404)
+
     async def test_the_streams_of_others(self) -> None:
         """Q-18, Q-26: topics that are known elsewhere do not take the place of these."""
         engine = await self.node("a")
@@ -367,6 +389,11 @@ class StreamContentTests(RabbitTopicsCase):
         await deferToThread(rabbit().api, f"queues/{vhost}/{STREAM}", "DELETE")
         self.assertEqual(await engine.append([Append(P0, 1, b"new")]), [0])
         self.assertEqual([b.body for b in await engine.read(P0, 0, 100)], [b"new"])
+
+
+async def left_half_deleted(cursor: Any) -> None:
+    """Do what a node has done that crashed while it deleted a topic, a minute ago."""
+    await cursor.execute("UPDATE log_topics SET state = 'deleting', changed_at = changed_at - 61")
 
 
 async def forget_base(cursor: Any) -> None:
