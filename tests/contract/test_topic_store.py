@@ -158,6 +158,8 @@ class TopicStoreContract:
         ((found),) = await due()
         self.assertEqual(found.claimed_from, 7)
         self.assertEqual(await claim(positions={delay_id: 9}), {delay_id})
+        await self.do(statements.unclaim, delay_ids=[delay_id])
+        self.assertEqual(await claim(positions={delay_id: 10}), {delay_id})
         await self.do(statements.published, delay_ids=[delay_id])
         self.assertIs(await self.do(statements.next_due), None)
 

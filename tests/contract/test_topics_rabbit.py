@@ -29,6 +29,11 @@ class RabbitTopicsTests(TopicsContract, TestCase):
         self.url = self.server.new_vhost()
         self.path = Path(self.mktemp())
 
+    async def test_who_shares_them(self) -> None:
+        """Q-38: those whose positions are in PostgreSQL are shared with other nodes."""
+        engine = await self.engine()
+        self.assertIs(engine.capabilities.shared, isinstance(self, RabbitPostgresTopicsTests))
+
     def make_store(self) -> Any:
         return SqliteTopicStore(Database(the_reactor(), self.path, "topics_rabbit"))
 

@@ -39,7 +39,7 @@ from kupool.topics.rabbit.engine import RabbitTopics
 from kupool.topics.rabbit.entries import STRIDE
 from kupool.topics.rabbit.leases import NodeName
 from kupool.topics.rabbit.store import PostgresTopicStore, SqliteTopicStore
-from kupool.topics.rabbit.tail import REMEMBERED_IDS
+from kupool.topics.rabbit.tail import PREFETCH, REMEMBERED_IDS
 from kupool.topics.records import NewRecord, Stamp
 from kupool.topics.service import TopicLimits, Topics
 from kupool.topics.settings import TopicSettings
@@ -247,6 +247,16 @@ class StreamContentTests(RabbitTopicsCase):
         await engine.close()
         return await self.node("again")
 
+    async def test_more_than_the_broker_sends_ahead(self) -> None:
+        """Q-39: the end of a stream is followed on and on; RabbitMQ sends far more than it should."""
+        engine = await self.node("a")
+        await engine.create("t", TopicSettings())
+        some, times = PREFETCH // 4, 20
+        for _ in range(times):
+            await engine.extents("t")  # the end is known
+            await gatherResults([engine.append([Append(P0, 1, b"x")]) for _ in range(some)])
+        self.assertEqual((await engine.extents("t"))[0].high, times * some * STRIDE)
+
     async def test_a_deletion_that_was_left_undone(self) -> None:
         """Q-26: a node that sees it deletes the streams, too."""
         engine = await self.node("a")
@@ -427,6 +437,9 @@ class BrokerAwayTests(RabbitTopicsCase):
         self.assertIn("RabbitMQ at 127.0.0.1", engine.problem())
         with self.assertRaisesRegex(TopicsUnavailable, "RabbitMQ at 127.0.0.1"):
             await engine.append([Append(P0, 1, b"1")])
+        # What was the end may not be it any more.
+        with self.assertRaisesRegex(TopicsUnavailable, "RabbitMQ at 127.0.0.1"):
+            await engine.read(P0, STRIDE, 1000)
         await deferToThread(self.server.start)
         await self.until(lambda: not engine.problem())
         offsets: list[Any] = []

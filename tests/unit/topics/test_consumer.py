@@ -341,6 +341,20 @@ class ProcessingTests(ConsumerTestCase):
         self.clock.advance(1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_a_stop_waits_for_a_handler_that_fails(self) -> None:
+        """Q-51: its record is not committed, and is read again later."""
+        handler = Handler(b"a")
+        consumer = self.start(handler)
+        self.write(b"a")
+        stopped = consumer.stop()
+        self.assertNoResult(stopped)
+        handler.open.pop(b"a").errback(RuntimeError("a fails"))
+        self.settle(stopped)
+        self.assertEqual((handler.seen, self.committed()), ([b"a"], {}))
+        self.start(handler, "b")
+        self.run_for(3)
+        self.assertEqual(handler.seen, [b"a", b"a"])
+
 
 class RebalanceTests(ConsumerTestCase):
     """Q-42, Q-43, Q-44."""
