@@ -248,7 +248,7 @@ class StreamContentTests(RabbitTopicsCase):
         return await self.node("again")
 
     async def test_more_than_the_broker_sends_ahead(self) -> None:
-        """Q-39: the end of a stream is followed on and on; RabbitMQ sends far more than it should."""
+        """Q-39: the end of a stream is followed on and on."""
         engine = await self.node("a")
         await engine.create("t", TopicSettings())
         some, times = PREFETCH // 4, 20
