@@ -41,6 +41,8 @@ setup(
             "autobahn>=24.4.2",
             # A client of the Centrifuge protocol that is not ours.
             "centrifuge-python>=0.7,<0.8",
+            # The client of the server API of live channels; from 5.2 on it has all its methods.
+            "cent>=5.2,<6",
             "pytest>=8.0",
             "pytest-twisted>=1.14",
             "pytest-xdist>=3.8",

@@ -149,6 +149,9 @@ def _live(loaded: Loaded) -> Iterator[tuple[str, str]]:
     secret = settings.token_secret
     if secret and len(secret.encode()) < MIN_SECRET:
         yield "live_token_secret", f"a secret for tokens has at least {MIN_SECRET} bytes"
+    key = settings.api_key
+    if key and (len(key) < MIN_SECRET or not (key.isascii() and key.isprintable())):
+        yield "live_api_key", f"a key has at least {MIN_SECRET} characters, all of them ASCII"
 
 
 def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,9 @@ SHARED_TOPICS_FILE = "topics_shared.sqlite"
 #: The file of the secret with which commands on this machine use the HTTP API.
 SECRET_FILE = "http-secret"  # noqa: S105 - the name of a file
 
+#: The file of the key with which applications use the server API of live channels.
+API_KEY_FILE = "live-api-key"
+
 
 def uses_files(settings: Settings) -> bool:
     """Return whether any data is kept in the data folder."""

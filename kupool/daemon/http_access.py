@@ -11,7 +11,7 @@ from typing import Any
 
 from kupool.accounts.logins import Logins
 from kupool.accounts.web_tokens import KEYS_FILE, SigningKeys, WebIdentity, WebTokens
-from kupool.daemon.files import SECRET_FILE
+from kupool.daemon.files import API_KEY_FILE, SECRET_FILE
 from kupool.net.transport.proxied import TrustedProxies
 from kupool.permissions.roles import ADMIN
 from kupool.permissions.table import PermissionTable
@@ -25,10 +25,14 @@ from kupool.web.login import LoginPages
 
 @dataclass(frozen=True)
 class HttpAccess:
-    """Who may use the HTTP API, and the routes for logging in."""
+    """Who may use the HTTP API, and the routes for logging in.
+
+    ``api_key`` is that of the server API of live channels; empty if there is none.
+    """
 
     access: WebAccess
     routes: Mapping[str, ApiResource]
+    api_key: str = ""
 
 
 def make_http_access(
@@ -54,7 +58,7 @@ def make_http_access(
     else:
         keys = SigningKeys([(secrets.token_hex(8), secrets.token_urlsafe(48), wall())], wall)
     tokens = WebTokens(keys, wall, others)
-    secret = own.http_secret or ("" if folder is None else read_secret(folder))
+    secret = own.http_secret or ("" if folder is None else read_secret(folder / SECRET_FILE))
     known = {secret: WebIdentity("local", ADMIN)} if secret else {}
     access = WebAccess(
         KnownHosts(settings.listen.http_hosts),
@@ -65,15 +69,17 @@ def make_http_access(
         permissions=permissions,
     )
     pages = LoginPages(access, tokens, own.token_lifetime, wall)
-    return HttpAccess(access, pages.routes())
+    api_key = settings.live.api_key
+    if not api_key and folder is not None and settings.live.offered == "on":
+        api_key = read_secret(folder / API_KEY_FILE)
+    return HttpAccess(access, pages.routes(), api_key)
 
 
-def read_secret(folder: Path) -> str:
-    """Return the secret in a data folder; makes it, for its owner alone. Blocking.
+def read_secret(path: Path) -> str:
+    """Return the secret in a file; makes it, for its owner alone. Blocking.
 
     Raises :class:`OSError`, and :class:`ValueError` for a file that holds something else.
     """
-    path = folder / SECRET_FILE
     with suppress(FileNotFoundError):
         found = path.read_text("utf-8").strip()
         if len(found) < 32 or not found.isascii():

@@ -7,16 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from random import SystemRandom
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
 from kupool import __version__
 from kupool.daemon.connection_limits import trusted_proxies
+from kupool.daemon.http_access import HttpAccess
 from kupool.daemon.live_channels import LiveEvents, PoolSnapshots, ServerChannel, pool_figures
 from kupool.daemon.live_rpc import TopicCalls
 from kupool.daemon.live_rules import channel_rules
 from kupool.daemon.pace import RequestPace
+from kupool.live.centrifuge.server_api import NodeIdentity, ServerApi
 from kupool.live.centrifuge.tokens import CentrifugeTokens
 from kupool.live.centrifuge.world import CentrifugeSettings, CentrifugeWorld
 from kupool.live.durable import DurableHistory
@@ -26,18 +29,19 @@ from kupool.live.rules import ChannelRule, ChannelRules
 from kupool.live.service import LiveService
 from kupool.live.session import LiveLimits
 from kupool.live.table import ChannelSources
+from kupool.net.refusals import Refusals
 from kupool.net.routing.router import Router
 from kupool.permissions.roles import WORKER
 from kupool.permissions.table import PermissionTable
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
-from kupool.settings import ListenSettings, NodeLiveSettings, Settings
+from kupool.settings import NodeLiveSettings, Settings
 from kupool.topics.partition import Partition
-from kupool.web.access import WebAccess
 from kupool.web.answers import ApiResource
 from kupool.web.centrifuge_clients import CentrifugeClients, client_limits
 from kupool.web.event_streams import EventStreams
 from kupool.web.live_control import LiveControl
+from kupool.web.server_api import ServerApiRoutes
 
 if TYPE_CHECKING:
     from kupool.daemon.topics import TopicsPart
@@ -89,6 +93,9 @@ class LivePart:
     durable: DurableChannels | None
     centrifuge: CentrifugeClients
     streams: EventStreams
+    api: ServerApi
+    #: What the server API has refused.
+    refusals: Refusals
 
     def apply(self, settings: Settings, old: Settings) -> None:
         """Apply changed settings and permissions, and end what they do not allow."""
@@ -104,16 +111,20 @@ class LivePart:
                 count=ended,
             )
 
-    def routes(self, access: WebAccess, listen: ListenSettings) -> Mapping[str, ApiResource]:
+    def routes(self, http: HttpAccess, settings: Settings) -> Mapping[str, ApiResource]:
         """Return the routes of the HTTP API that are about live channels.
 
         Pages of ``ws_origins`` of the settings may use ``/events``.
         """
-        control = LiveControl(self._set_interval)
+        control, access = LiveControl(self._set_interval), http.access
         path = "/api/live/interval"
+        api = ServerApiRoutes(
+            self.api, access, http.api_key, self.refusals, most_body=settings.live.api_max_body
+        )
         return {
-            "/events": self.streams.route(access, listen.ws_origins),
+            "/events": self.streams.route(access, settings.listen.ws_origins),
             path: access.resource(path, {b"POST": control.interval}),
+            **api.routes(http.routes),
         }
 
     def _set_interval(self, seconds: float) -> None:
@@ -135,6 +146,7 @@ class LivePart:
         await self.centrifuge.stop()
         await self.streams.stop()
         self.service.stop()
+        self.refusals.stop()
 
 
 def make_live(
@@ -186,6 +198,12 @@ def make_live(
         EventStreams(
             service, reactor, wall, new_id, heartbeat=own.ping_interval, limits=connections
         ),
+        ServerApi(
+            world,
+            NodeIdentity(new_id(), gethostname(), reactor.seconds()),
+            most=own.api_max_calls,
+        ),
+        Refusals(reactor),
     )
 
 

@@ -395,7 +395,7 @@ class Daemon:
             more.update(self.parts.topics.routes(http.access, self.settings.topics))
         live = self.parts.live
         if live is not None:
-            more.update(live.routes(http.access, settings))
+            more.update(live.routes(http, self.settings))
             live.start()
         site = make_site(
             self._reactor,

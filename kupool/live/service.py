@@ -149,6 +149,13 @@ class LiveService:
         if not self._means.may(user, role, "subscribe", channel):
             raise ChannelForbidden("subscribe", channel)
 
+    def keeps_history(self, channel: str) -> bool:
+        """Return whether a channel has a history.
+
+        Raises :class:`InvalidChannelName` and :class:`UnknownChannel`.
+        """
+        return self._table.rule(channel).keeps_history
+
     def newest_position(self, channel: str) -> StreamPosition | None:
         """Return from where a new subscriber gets the newest value of a channel.
 

@@ -102,6 +102,23 @@ TOPIC_CHANGES = (
     "group.delete",
 )
 
+#: The methods of the server API of live channels; without an API key they are for admins.
+#: ``refresh`` is there as well: without a key its route is that of logins.
+LIVE_METHODS = (
+    "publish",
+    "broadcast",
+    "subscribe",
+    "unsubscribe",
+    "disconnect",
+    "presence",
+    "presence_stats",
+    "history",
+    "history_remove",
+    "channels",
+    "info",
+    "batch",
+)
+
 #: The channels that a role may read by default: it may subscribe, and read their histories. A
 #: channel of a user is for that user, once the name is proved.
 DEFAULT_CHANNELS = (
@@ -200,6 +217,7 @@ ROUTES = (
         for method in methods
     ),
     Offered("POST", "/api/live/interval", OPERATOR, changes=True),
+    *(Offered("POST", f"/api/{name}", ADMIN, changes=True) for name in LIVE_METHODS),
     *(Offered("GET", operation_path(name)) for name in TOPIC_READS),
     *(Offered("POST", operation_path(name)) for name in (*TOPIC_READS, *TOPIC_CHANGES)),
 )
@@ -214,6 +232,7 @@ __all__ = [
     "DEFAULT_CHANNELS",
     "DEFAULT_NAMES",
     "KINDS",
+    "LIVE_METHODS",
     "LOG_GROUP",
     "LOG_TOPIC",
     "METHOD",

@@ -1062,6 +1062,29 @@ class NodeLiveSettings:
         secret=hide,
         name="live_token_secret",
     )
+    api_key: str = _setting(
+        TEXT,
+        "",
+        "key with which applications use the server API of live channels, at least 32 characters; "
+        "without it that in the file live-api-key of the data folder, which is made",
+        secret=hide,
+        name="live_api_key",
+    )
+    api_max_body: int = _setting(
+        SIZE,
+        "1MiB",
+        "maximum size of a request to the server API of live channels",
+        least=65536,
+        name="live_api_max_body",
+    )
+    api_max_calls: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of channels of a broadcast, and of commands of a batch, by the server API "
+        "of live channels",
+        least=1,
+        name="live_api_max_calls",
+    )
     anonymous: str = _setting(
         choice("on", "off"),
         "on",

@@ -33,7 +33,7 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     offset: int
 
 
-class Places(Sequence[Written]):
+class WrittenRange(Sequence[Written]):
     """Where records were written that follow each other in one partition."""
 
     __slots__ = ("_offsets", "_partition")
@@ -52,11 +52,11 @@ class Places(Sequence[Written]):
     def __getitem__(self, index: int) -> Written: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Places: ...
+    def __getitem__(self, index: slice) -> WrittenRange: ...
 
-    def __getitem__(self, index: int | slice) -> Written | Places:
+    def __getitem__(self, index: int | slice) -> Written | WrittenRange:
         if isinstance(index, slice):
-            return Places(self._partition, self._offsets[index])
+            return WrittenRange(self._partition, self._offsets[index])
         return Written(self._partition, self._offsets[index])
 
     def __eq__(self, other: object) -> bool:
@@ -69,12 +69,12 @@ class Places(Sequence[Written]):
         return repr(list(self))
 
 
-def places(write: PlainWrite, base: int) -> Places:
+def places(write: PlainWrite, base: int) -> WrittenRange:
     """Return where the records of a write are, of which the first one has an offset."""
-    return Places(write.partition.number, range(base, base + write.records))
+    return WrittenRange(write.partition.number, range(base, base + write.records))
 
 
-class _Gathered:
+class _GatheredBatch:
     """The writes of a partition that become one batch."""
 
     __slots__ = ("answers", "partition", "records", "since", "size", "writes")
@@ -108,7 +108,7 @@ class GatheredWrites:
         self._append = append
         self._tell = tell
         self._most_records = most_records
-        self._gathered: dict[Partition, _Gathered] = {}
+        self._gathered: dict[Partition, _GatheredBatch] = {}
         #: The number of batches of each partition that have no answer yet.
         self._under_way: dict[Partition, int] = {}
         self._end_of_turn: IDelayedCall | None = None
@@ -127,7 +127,7 @@ class GatheredWrites:
             self._store(write.partition)
             gathered = None
         if gathered is None:
-            gathered = self._gathered[write.partition] = _Gathered(
+            gathered = self._gathered[write.partition] = _GatheredBatch(
                 write.partition, self._clock.seconds()
             )
             if write.partition in self._under_way:
@@ -174,7 +174,7 @@ class GatheredWrites:
             self._stored, self._failed, callbackArgs=(gathered,), errbackArgs=(gathered,)
         )
 
-    def _answered(self, result: T, gathered: _Gathered) -> T:
+    def _answered(self, result: T, gathered: _GatheredBatch) -> T:
         partition = gathered.partition
         left = self._under_way[partition] - 1
         if left:
@@ -186,14 +186,14 @@ class GatheredWrites:
                 self._end_of_turn = self._clock.callLater(0, self._turn_ended)
         return result
 
-    def _stored(self, bases: Sequence[int], gathered: _Gathered) -> None:
+    def _stored(self, bases: Sequence[int], gathered: _GatheredBatch) -> None:
         (base,) = bases
         self._tell(gathered.partition)
         for write, answer in zip(gathered.writes, gathered.answers, strict=True):
             answer.callback(places(write, base))
             base += write.records
 
-    def _failed(self, failure: Failure, gathered: _Gathered) -> None:
+    def _failed(self, failure: Failure, gathered: _GatheredBatch) -> None:
         for answer in gathered.answers:
             answer.errback(failure)
 

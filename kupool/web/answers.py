@@ -75,6 +75,9 @@ class ApiResource(Resource):
 
     _log = Logger()
 
+    #: Whether the list of all routes has it.
+    listed = True
+
     def __init__(self, handlers: Mapping[bytes, Handler], *, most_body: int = MAX_BODY) -> None:
         Resource.__init__(self)
         self.most_body = most_body

@@ -50,14 +50,17 @@ from kupool.wire.websocket import (
 MOST_REPLIES = 1024 * 1024
 
 #: What the protocol calls the closes of a manager. Others keep their codes, which the protocol
-#: leaves to applications.
-_AS_DISCONNECT: dict[int, Disconnect] = {
-    GOING_DOWN.code: SHUTDOWN,
-    RESTARTING.code: SHUTDOWN,
-    SLOW_READER.code: SLOW,
-    IDLE_TIMEOUT.code: NO_PONG,
-    CLOSE_MALFORMED.code: CLOSE_BAD_REQUEST,
-    FRAME_TOO_LARGE.code: Disconnect(MESSAGE_TOO_BIG, "message too big"),
+#: leaves to applications. An application may use a code of ours with a reason of its own.
+_AS_DISCONNECT: dict[tuple[int, str], Disconnect] = {
+    (reason.code, reason.reason): disconnect
+    for reason, disconnect in (
+        (GOING_DOWN, SHUTDOWN),
+        (RESTARTING, SHUTDOWN),
+        (SLOW_READER, SLOW),
+        (IDLE_TIMEOUT, NO_PONG),
+        (CLOSE_MALFORMED, CLOSE_BAD_REQUEST),
+        (FRAME_TOO_LARGE, Disconnect(MESSAGE_TOO_BIG, "message too big")),
+    )
 }
 
 _WEBSOCKETS = (WEBSOCKET.name, WEBSOCKET_BINARY.name)
@@ -78,7 +81,8 @@ def client_limits(most: int, per_address: int = 0) -> ServerSettings:
 
 def end_of_client(framing: Framing, reason: CloseReason, retry_after: float | None = None) -> bytes:
     """Return what tells a client the end: a close frame, or a push where there is none."""
-    told = _AS_DISCONNECT.get(reason.code) or Disconnect(reason.code, reason.reason)
+    told = _AS_DISCONNECT.get((reason.code, reason.reason))
+    told = told or Disconnect(reason.code, reason.reason)
     if framing.name in _WEBSOCKETS:
         return encode_websocket_close(told.code, told.reason)
     return framing.encode(encode_disconnect(told))

@@ -440,7 +440,11 @@ def _root(routes: dict[str, ApiResource]) -> ApiResource:
     """Return the root resource, with the routes at their paths."""
 
     async def index(request: Request) -> object:
-        listed = [{"path": path, "methods": route.methods} for path, route in routes.items()]
+        listed = [
+            {"path": path, "methods": route.methods}
+            for path, route in routes.items()
+            if route.listed
+        ]
         return {"name": "kupool", "version": __version__, "routes": listed}
 
     root = _Root({b"GET": index})

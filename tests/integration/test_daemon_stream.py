@@ -119,8 +119,13 @@ class StreamDaemonTests(SynchronousTestCase):
         self.submit("n1")
         self.wait_for(lambda: self.counted() == 1)
         self.daemon.kill()
+        # Its topics have names of their own, so nothing else keeps it from starting.
         other = RunningDaemon(
-            "--mq=rabbit", f"--mq-url={self.broker.new_vhost()}", "--interval=1h", *UNLIMITED
+            "--mq=rabbit",
+            f"--mq-url={self.broker.new_vhost()}",
+            "--interval=1h",
+            "--topics-prefix=other",
+            *UNLIMITED,
         )
         self.addCleanup(other.__exit__)
         other.start()

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.accounts.hashing import hash_token, make_token
 from kupool.accounts.web_tokens import SigningKeys, WebIdentity, WebTokens
+from kupool.permissions.offered import LIVE_METHODS
 from kupool.topics.api.table import OPERATIONS
 from tests.servers.of_class import of_class
 from tests.servers.running_daemon import RunningDaemon
@@ -55,6 +56,8 @@ ROUTES = {
     ("GET", "/events"): "anonymous",
     ("OPTIONS", "/events"): "anonymous",
     ("POST", "/api/live/interval"): "operator",
+    # Without an API key; see tests/sdk/test_server_api.py.
+    **{("POST", f"/api/{name}"): "admin" for name in LIVE_METHODS},
     # What clients of the Centrifuge protocol may do their tokens and the table of channels say.
     ("GET", "/connection/websocket"): "anonymous",
     **{

@@ -393,6 +393,17 @@ class CentrifugeClient:
         return self._session
 
     @property
+    def connected(self) -> bool:
+        """Whether its connect was answered, and it has not ended since."""
+        return self.state is CentrifugeState.CONNECTED
+
+    def expire_at(self, end: float) -> None:
+        """Have the connection end at a time, in seconds since the epoch; 0 for never."""
+        if not self._world.settings.insecure:
+            grace = self._world.settings.expiry_grace
+            self.subscriptions.expiries.set("", end and end + grace)
+
+    @property
     def subscriptions(self) -> ClientSubscriptions:
         """The subscriptions of a client that is connected."""
         assert self._subscriptions is not None, "the client is not connected"

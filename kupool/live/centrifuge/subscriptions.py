@@ -37,6 +37,7 @@ from kupool.live.centrifuge.messages import (
     SubscribeResult,
     SubscriptionRefreshRequest,
     encode_message,
+    encode_publication,
     encode_subscribe,
     encode_unsubscribe,
     raw_json,
@@ -248,18 +249,36 @@ class ClientSubscriptions:
             recover = StreamPosition(max(0, position.offset or 0), position.epoch or "")
         return SubscribeWishes(positioned=True, recoverable=True, recover=recover, permitted=True)
 
-    def add(self, channel: str, granted: ServerSubscription, expires_at: float) -> Deferred[None]:
+    def add(
+        self,
+        channel: str,
+        granted: ServerSubscription,
+        expires_at: float,
+        since: StreamPosition | None = None,
+    ) -> Deferred[None]:
         """Subscribe the client to a channel by the server; fires when it was told.
 
-        Fails as :meth:`LiveSession.subscribe` does.
+        With ``since`` it gets what was published behind that position. Fails as
+        :meth:`LiveSession.subscribe` does.
         """
-        return Deferred.fromCoroutine(self._add(channel, granted, expires_at))
+        return Deferred.fromCoroutine(self._add(channel, granted, expires_at, since))
 
-    async def _add(self, channel: str, granted: ServerSubscription, expires_at: float) -> None:
+    async def _add(
+        self,
+        channel: str,
+        granted: ServerSubscription,
+        expires_at: float,
+        since: StreamPosition | None,
+    ) -> None:
+        asked = None
+        if since is not None:
+            asked = RecoveryRequest(recover=True, offset=since.offset, epoch=since.epoch)
         answer = await self._subscribe(
-            channel, self._server_wishes(None), granted, expires_at, by_server=True
+            channel, self._server_wishes(asked), granted, expires_at, by_server=True
         )
         self._peer.send(encode_subscribe(channel, answer.result))
+        for publication in answer.result.publications:
+            self._peer.send(encode_publication(channel, publication))
         answer.start()
 
     # -- what the service says

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.topics.batches import RecordCodec
 from kupool.topics.errors import TopicsUnavailable
-from kupool.topics.gathering import PATIENCE, Places, Written
+from kupool.topics.gathering import PATIENCE, Written, WrittenRange
 from kupool.topics.interfaces import Append, Capabilities
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord, Stamp
@@ -203,14 +203,14 @@ class GatheringTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(second), [Written(0, 101)])
 
 
-class PlacesTests(SynchronousTestCase):
+class WrittenRangeTests(SynchronousTestCase):
     """Q-02: where records are, as a sequence."""
 
     def test_it_is_a_sequence(self) -> None:
         """It has the places one after the other."""
-        places, wanted = Places(3, range(7, 10)), [Written(3, each) for each in (7, 8, 9)]
+        places, wanted = WrittenRange(3, range(7, 10)), [Written(3, each) for each in (7, 8, 9)]
         self.assertEqual(places, wanted)
         self.assertEqual((len(places), places[-1], places[1:]), (3, wanted[2], wanted[1:]))
         self.assertEqual(repr(places), repr(wanted))
         self.assertNotEqual(places, wanted[:2])
-        self.assertEqual(hash(places), hash(Places(3, range(7, 10))))
+        self.assertEqual(hash(places), hash(WrittenRange(3, range(7, 10))))
