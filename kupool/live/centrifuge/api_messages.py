@@ -151,7 +151,7 @@ class ApiPublished(Struct, frozen=True, omit_defaults=True):
     epoch: str = ""
 
 
-class ApiError(Struct, frozen=True):
+class ApiRefusal(Struct, frozen=True):
     """What was wrong."""
 
     code: int
@@ -162,7 +162,7 @@ class ApiAnswer(Struct, frozen=True, omit_defaults=True):
     """The answer to a request: its result, or an error."""
 
     result: object = UNSET
-    error: ApiError | UnsetType = UNSET
+    error: ApiRefusal | UnsetType = UNSET
 
 
 class ApiBroadcasted(Struct, frozen=True):
@@ -217,13 +217,13 @@ __all__ = [
     "ApiChannels",
     "ApiChannelsFound",
     "ApiDisconnect",
-    "ApiError",
     "ApiInfo",
     "ApiNode",
     "ApiNodes",
     "ApiPublish",
     "ApiPublished",
     "ApiRefresh",
+    "ApiRefusal",
     "ApiReplies",
     "ApiSubscribe",
     "ApiUnsubscribe",

@@ -34,13 +34,13 @@ from kupool.live.centrifuge.api_messages import (
     ApiChannels,
     ApiChannelsFound,
     ApiDisconnect,
-    ApiError,
     ApiInfo,
     ApiNode,
     ApiNodes,
     ApiPublish,
     ApiPublished,
     ApiRefresh,
+    ApiRefusal,
     ApiReplies,
     ApiSubscribe,
     ApiUnsubscribe,
@@ -372,7 +372,7 @@ def _channel_of(name: str | None) -> str:
 
 
 def _refusal(error: CentrifugeError) -> ApiAnswer:
-    return ApiAnswer(error=ApiError(error.code, error.message))
+    return ApiAnswer(error=ApiRefusal(error.code, error.message))
 
 
 __all__ = ["ABSENT_METHODS", "NodeIdentity", "ServerApi"]
