@@ -47,13 +47,15 @@ class Prepared(NamedTuple):
 class PlainWrite(NamedTuple):
     """Records for one partition, encoded, of which nothing is left to check.
 
-    Together with others of the partition they can be one batch, of ``room`` bytes at most.
+    Together with others of the partition they can be one batch, of ``room`` bytes at most. It is
+    compressed as the topic was to compress when the first of them was made.
     """
 
     partition: Partition
     records: int
     payload: bytes
     room: int
+    compression: Compression
 
 
 class _TopicWriter:
@@ -149,19 +151,17 @@ class BatchMaker:
             return None
         if partition is None:
             partition = writer.partitioner.choose(records[0].key, len(writer.partitions))
-        return PlainWrite(writer.partitions[partition], count, payload, writer.at_once)
+        return PlainWrite(
+            writer.partitions[partition], count, payload, writer.at_once, writer.compression
+        )
 
     def join(self, writes: Sequence[PlainWrite]) -> Append:
-        """Return the batch of writes to one partition, of together ``room`` bytes at most.
-
-        The settings of the topic are those of the time of the writes.
-        """
-        partition, count, payload, _ = writes[0]
+        """Return the batch of writes to one partition, of together ``room`` bytes at most."""
+        partition, count, payload, _, compression = writes[0]
         if len(writes) > 1:
             count = sum(write.records for write in writes)
             payload = self._codec.join([(write.records, write.payload) for write in writes])
         made = f"{self._random.getrandbits(96):024x}", int(self._wall() * 1000)
-        compression = self._writers[partition.topic].compression
         body = self._codec.encode_payload(payload, count, made, compression=compression)
         return Append(partition, count, body)
 

@@ -168,8 +168,9 @@ class GatheredWrites:
 
     def _store(self, partition: Partition) -> None:
         gathered = self._gathered.pop(partition)
+        batch = self._join(gathered.writes)
         self._under_way[partition] = self._under_way.get(partition, 0) + 1
-        appended = self._append([self._join(gathered.writes)])
+        appended = self._append([batch])
         appended.addBoth(self._answered, gathered).addCallbacks(
             self._stored, self._failed, callbackArgs=(gathered,), errbackArgs=(gathered,)
         )

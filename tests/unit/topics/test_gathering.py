@@ -31,6 +31,7 @@ class SlowEngine:
         self.appended: list[list[tuple[int, list[bytes]]]] = []
         self.waiting: list[tuple[Deferred[list[int]], Sequence[Append]]] = []
         self.next = 100
+        self.changes: list[Deferred[None]] = []
         self.refusal: Exception | None = None
 
     def watch(self, told: object) -> None: ...
@@ -40,7 +41,8 @@ class SlowEngine:
 
     def change(self, name: str, settings: TopicSettings) -> Deferred[None]:
         self.appended.append([])
-        return Deferred()
+        self.changes.append(Deferred())
+        return self.changes[-1]
 
     def delete(self, name: str) -> Deferred[None]:
         return self.change(name, self.settings)
@@ -179,6 +181,16 @@ class GatheringTests(SynchronousTestCase):
             self.assertEqual(len(self.engine.appended), 2, number)
             self.clock.advance(0)
             self.assertEqual(len(self.engine.appended), 2, number)
+
+    def test_what_is_written_while_a_topic_changes(self) -> None:
+        """Q-29: it is written once the change is made, however long that takes."""
+        changed = self.topics.change("t", TopicSettings(partitions=3))
+        written = self.write(b"a")
+        self.engine.changes.pop().callback(None)
+        self.successResultOf(changed)
+        self.clock.advance(0)
+        self.engine.answer()
+        self.assertEqual(self.successResultOf(written), [Written(0, 100)])
 
     def test_all_of_a_batch_fail_together(self) -> None:
         """Q-15: each of them is told, and the next are tried."""
