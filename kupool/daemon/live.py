@@ -196,7 +196,13 @@ def make_live(
         durable,
         CentrifugeClients(world, connections),
         EventStreams(
-            service, reactor, wall, new_id, heartbeat=own.ping_interval, limits=connections
+            service,
+            reactor,
+            wall,
+            new_id,
+            heartbeat=own.ping_interval,
+            limits=connections,
+            lifetime=own.max_lifetime,
         ),
         ServerApi(
             world,
@@ -236,6 +242,7 @@ def _make_world(
             anonymous=own.anonymous == "on",
             insecure=own.insecure == "on",
             version=__version__,
+            lifetime=own.max_lifetime,
         ),
     )
 

@@ -1106,6 +1106,13 @@ class NodeLiveSettings:
         least=1,
         name="live_ping_interval",
     )
+    max_lifetime: float = _setting(
+        DURATION,
+        "24h",
+        "time after which clients of the Centrifuge protocol and readers of /events have to "
+        "connect again, which they do by themselves; 0: never",
+        name="live_max_lifetime",
+    )
     pong_timeout: float = _setting(
         DURATION,
         "8s",

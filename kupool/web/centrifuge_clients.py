@@ -15,6 +15,7 @@ from kupool.errors import (
     IDLE_TIMEOUT,
     RESTARTING,
     SLOW_READER,
+    TRY_AGAIN,
     CloseReason,
 )
 from kupool.live.centrifuge.client import (
@@ -26,6 +27,7 @@ from kupool.live.centrifuge.client import (
 )
 from kupool.live.centrifuge.codes import (
     CLOSE_BAD_REQUEST,
+    FORCE_RECONNECT,
     INAPPROPRIATE_PROTOCOL,
     NO_PONG,
     SHUTDOWN,
@@ -58,6 +60,7 @@ _AS_DISCONNECT: dict[tuple[int, str], Disconnect] = {
         (RESTARTING, SHUTDOWN),
         (SLOW_READER, SLOW),
         (IDLE_TIMEOUT, NO_PONG),
+        (TRY_AGAIN, FORCE_RECONNECT),
         (CLOSE_MALFORMED, CLOSE_BAD_REQUEST),
         (FRAME_TOO_LARGE, Disconnect(MESSAGE_TOO_BIG, "message too big")),
     )
@@ -156,6 +159,7 @@ class CentrifugeClients:
             connection.router = _Unheard()
             _close(connection, INAPPROPRIATE_PROTOCOL)
             return None
+        connection.expect_within(self.world.settings.lifetime, TRY_AGAIN)
         emulation = None
         if visit.emulated:
             emulation = Emulation(self.world.new_id(), self.node)

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from kupool.errors import GOING_DOWN, CloseReason
+from kupool.errors import GOING_DOWN, TRY_AGAIN, CloseReason
 from kupool.kinds import parse_duration
 from kupool.live.event_stream import (
     COMMENT,
@@ -103,7 +103,8 @@ class EventStreams:
     """The streams of the live channels, which share the limits of connections.
 
     ``wall`` returns seconds since the epoch, ``new_id`` an id that nobody can guess. A comment is
-    sent every ``heartbeat`` seconds.
+    sent every ``heartbeat`` seconds. After ``lifetime`` seconds a reader has to come back; 0 is
+    never.
     """
 
     _log = Logger()
@@ -117,6 +118,7 @@ class EventStreams:
         *,
         heartbeat: float,
         limits: ServerSettings,
+        lifetime: float = 0.0,
     ) -> None:
         self.live = live
         self.wall = wall
@@ -126,6 +128,7 @@ class EventStreams:
         self._encoding = EventStreamEncoding()
         self._router = _Unread()
         self._heartbeat = heartbeat
+        self._lifetime = lifetime
         self._beats = LoopingCall(self._beat)
         self._beats.clock = clock
 
@@ -155,6 +158,7 @@ class EventStreams:
         """Return the protocol of a stream to a reader at an address."""
 
         def begin(connection: Connection) -> None:
+            connection.expect_within(self._lifetime, TRY_AGAIN)
             who = (asked.user, asked.role)
             reader = EventStreamReader(connection, who, self._new_id(), self._encoding)
             reader.read(self.live, asked.channels, asked.wishes, asked.positions)

@@ -171,6 +171,18 @@ class IdentityTests(LiveSiteCase):
         self.assertEqual(await self._users("Authorization: Bearer wrong"), [""])
 
 
+class LifetimeTests(LiveSiteCase):
+    """W-13: no connection stays longer than a time, and clients come back by themselves."""
+
+    rules = (OPEN,)
+    named = {"lifetime": 0.5}
+
+    async def test_a_client_is_told_to_come_back(self) -> None:
+        client = await self.socket(CONNECT)
+        await client.next()
+        self.assertEqual((await client.ending())[0], 3011)
+
+
 class LimitTests(LiveSiteCase):
     """Issue 17, bad input: too many connections, and a client that does not read."""
 

@@ -21,8 +21,9 @@ class CentrifugeSettings:
 
     The server sends a ping every ``ping`` seconds and waits ``pong_wait`` for its answer; 0 turns
     pings off. A client has ``connect_wait`` for its first command. ``expiry_grace`` is how long a
-    connection or a subscription outlives its token, so that a new one may come. At most
-    ``pending`` commands of a client wait for their turn, and ``calls`` RPCs are under way.
+    connection or a subscription outlives its token, so that a new one may come. After ``lifetime``
+    a client has to connect again; 0 is never. At most ``pending`` commands of a client wait for
+    their turn, and ``calls`` RPCs are under way.
 
     With ``anonymous`` a connection needs no token. With ``insecure`` nothing needs one, but for
     channels that begin with ``$``, and everything is permitted.
@@ -37,6 +38,7 @@ class CentrifugeSettings:
     anonymous: bool = True
     insecure: bool = False
     version: str = ""
+    lifetime: float = 0.0
 
 
 class TokenChecker(Protocol):

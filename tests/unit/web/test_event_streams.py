@@ -50,6 +50,7 @@ class StreamTests(SynchronousTestCase):
             lambda: "id",
             heartbeat=10.0,
             limits=ServerSettings(max_connections=2, idle_timeout=0.0),
+            lifetime=3600.0,
         )
         self.streams.start()
 
@@ -69,6 +70,14 @@ class StreamTests(SynchronousTestCase):
         transport.clear()
         self.world.clock.pump([10.0])
         self.assertEqual(transport.taken(), b"", "one that reads slowly gets none")
+
+    def test_nobody_stays_for_ever(self) -> None:
+        """W-13: a reader is told to come back after the longest time."""
+        _, transport = self.open()
+        self.world.clock.pump([1.0] * 3590)
+        transport.clear()
+        self.world.clock.pump([1.0] * 15)
+        self.assertIn(b'"code":4103', transport.taken())
 
     def test_the_first_bytes(self) -> None:
         """W-77: enough that a proxy passes them on, and how soon to come back."""
