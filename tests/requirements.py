@@ -16,8 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "tests" / "REQUIREMENTS.md"
 
-_ID = re.compile(r"\b([KPAQX]-\d{2})(?:\.\.(?:[KPAQX]-)?(\d{2}))?\b")
-_ROW = re.compile(r"^\| (?P<id>[KPAQX]-\d{2}) \| (?P<text>[^|]*) \|", re.MULTILINE)
+_ID = re.compile(r"\b([KPAQWX]-\d{2})(?:\.\.(?:[KPAQWX]-)?(\d{2}))?\b")
+_ROW = re.compile(r"^\| (?P<id>[KPAQWX]-\d{2}) \| (?P<text>[^|]*) \|", re.MULTILINE)
 
 
 def ids_in(text: str) -> Iterator[str]:
@@ -67,7 +67,7 @@ def rendered() -> str:
         return f"| {match['id']} | {match['text'].strip()} | {tests} |"
 
     text = DOCUMENT.read_text("utf-8")
-    return re.sub(r"^\| ([KPAQX]-\d{2}) \|.*$", lambda m: _again(m, row), text, flags=re.MULTILINE)
+    return re.sub(r"^\| ([KPAQWX]-\d{2}) \|.*$", lambda m: _again(m, row), text, flags=re.MULTILINE)
 
 
 def _again(line: re.Match[str], row: object) -> str:

@@ -55,7 +55,7 @@ class Subscriber:
 
 
 class ServerApiTests(SynchronousTestCase):
-    """W-29, W-60, W-67, W-76: what an application does over HTTP."""
+    """W-29, W-67, W-76: what an application does over HTTP."""
 
     def setUp(self) -> None:
         if importlib.util.find_spec("cent") is None:
@@ -178,7 +178,7 @@ class ServerApiTests(SynchronousTestCase):
         self.assertEqual(reader.push()["disconnect"]["code"], 3005)
 
     def test_what_there_is(self) -> None:
-        """W-65, W-85: channels with subscribers, and figures of this node."""
+        """Channels with subscribers, and figures of this node."""
         cent, client = self.cent, self.client
         self.subscriber("erin", "recovery:there")
         found = client.channels(cent.ChannelsRequest(pattern="recovery:the*")).channels

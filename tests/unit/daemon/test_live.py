@@ -256,7 +256,7 @@ class OwnChannelTests(PasswordCase):
         return self.code(peer, "subscribe", channel=channel)
 
     def test_of_a_user(self) -> None:
-        """W-35: a worker comes, submits and goes; its user hears it on both channels."""
+        """W-33, W-35: a worker comes, submits and goes; its user hears it on both channels."""
         alice = self.user("alice")
         self.assertEqual(self.subscribe(alice, "users.alice"), 0)
         self.assertEqual(self.subscribe(alice, "workers.alice.rig1"), 0)

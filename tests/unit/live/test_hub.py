@@ -152,7 +152,7 @@ class TurnTests(Case):
 
 
 class LeavingTests(Case):
-    """Issue 13: a subscriber that leaves on the way gets nothing more."""
+    """W-06, W-73, W-87: a subscriber that leaves on the way gets nothing more."""
 
     def leave(self, how: Callable[[Connection], object]) -> list[bytes]:
         pairs = self.join(CHUNK + 2)

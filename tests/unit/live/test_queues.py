@@ -106,7 +106,7 @@ class QueueTests(Case):
 
 
 class PriorityTests(Case):
-    """W-21: an emergency passes a queue that is full of others."""
+    """W-21, W-61: an emergency (3) passes a queue that is full of high (2) and normal (1) ones."""
 
     def test_it_takes_the_place_of_a_lower_one(self) -> None:
         for policy in (QueuePolicy.DROP_NEW, QueuePolicy.DROP_OLDEST, QueuePolicy.WAIT):

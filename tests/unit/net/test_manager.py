@@ -101,6 +101,7 @@ class LimitTests(SynchronousTestCase):
         self.assertIsNone(bench.manager.refusal("192.0.2.9"))
 
     def test_of_one_address(self) -> None:
+        """W-15: one address does not take the places of others."""
         bench = Bench(max_connections_per_ip=2)
         first, _ = bench.connect(host="192.0.2.1")
         bench.connect(host="192.0.2.1")

@@ -357,7 +357,7 @@ class ProcessingTests(ConsumerTestCase):
 
 
 class RebalanceTests(ConsumerTestCase):
-    """Q-42, Q-43, Q-44."""
+    """Q-42, Q-43, Q-44, W-51: a partition has one consumer at a time."""
 
     def test_partitions_move_without_a_record_twice(self) -> None:
         first = Handler(b"p", b"q")

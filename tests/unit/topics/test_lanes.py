@@ -29,6 +29,7 @@ class KeyLanesTests(SynchronousTestCase):
     """Q-49."""
 
     def test_a_key_has_one_record_at_a_time(self) -> None:
+        """W-49: records of a key, such as a device, are processed in order."""
         lanes = KeyLanes(10)
         all_of = [delivery(0, b"a"), delivery(1, b"a"), delivery(2, b"b"), delivery(3, b"a")]
         for each in all_of:
@@ -51,6 +52,7 @@ class KeyLanesTests(SynchronousTestCase):
         self.assertEqual(offsets(lanes), [2])
 
     def test_keys_take_turns(self) -> None:
+        """W-53: no key waits for another one."""
         lanes = KeyLanes(1)
         for offset, key in enumerate((b"a", b"a", b"a", b"b")):
             lanes.add(delivery(offset, key))

@@ -26,6 +26,7 @@ class PartitionerTests(SynchronousTestCase):
         self.assertEqual({key: fnv1a(key) for key in known}, known)
 
     def test_a_key_goes_to_its_hash_modulo_the_partitions(self) -> None:
+        """W-50: by CRC-32 or FNV-1a; that is no consistent hashing."""
         self.assertEqual(partitioner("fnv1a").choose(b"foobar", 1000), 0xBF9CF968 % 1000)
         self.assertEqual(partitioner("crc32").choose(b"123456789", 1000), 0xCBF43926 % 1000)
         self.assertEqual(partitioner("fnv1a").choose(b"", 1000), 0x811C9DC5 % 1000)
