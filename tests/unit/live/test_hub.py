@@ -107,6 +107,13 @@ class TurnTests(Case):
         self.successResultOf(done)
         self.assertEqual(sent, 10_000)
 
+    def test_who_is_not_subscribed_costs_nothing(self) -> None:
+        """W-69: ten thousand clients of another channel are not looked at."""
+        self.join(10_000, self.hub.channel())
+        pairs = self.join(3)
+        self.successResultOf(self.channel.publish(Publication(b"x")))
+        self.assertEqual((self.count(pairs), self.turns()), (3, 0))
+
     def test_channels_share_a_turn(self) -> None:
         channels = [self.hub.channel() for _ in range(4)]
         pairs = [self.join(CHUNK + 250, channel) for channel in channels]

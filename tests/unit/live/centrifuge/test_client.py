@@ -65,6 +65,16 @@ class CentrifugeCase(unittest.TestCase):
 class ConnectTests(CentrifugeCase):
     """The first command is connect (W-23, W-72)."""
 
+    def test_whether_it_is_connected(self) -> None:
+        """W-09: that is known, so nothing is sent to find out."""
+        client = self.server.open()
+        self.assertFalse(client.client.connected)
+        client.connect()
+        self.assertTrue(client.client.connected)
+        self.assertEqual(client.taken(), [])
+        client.cut()
+        self.assertFalse(client.client.connected)
+
     def test_without_a_token(self) -> None:
         reply = self.server.open().connect(name="js")
         self.assertEqual(reply, {"connect": {"client": "client1", "version": ""}})
