@@ -146,6 +146,31 @@ class UserTests(ServerApiCase):
         self.assertEqual(self.answer("subscribe", {"user": "alice", "channel": "a"}), {})
         self.assertEqual(waiting.taken(), [])
 
+    def test_a_client_that_cannot_be_subscribed(self) -> None:
+        """W-67: the other clients of the user are subscribed all the same."""
+        full, free = self.user("alice"), self.user("alice")
+        for number in range(self.live.service.limits.channels_per_client):
+            full.ask(subscribe={"channel": f"other{number}"})
+        full.taken()
+        self.assertEqual(self.answer("subscribe", {"user": "alice", "channel": "a"}), 106)
+        self.assertEqual(full.taken(), [])
+        self.publish("a", 1)
+        self.assertEqual((self.received(free), self.received(full)), ([1], []))
+
+    def test_a_client_that_leaves_meanwhile(self) -> None:
+        """It is passed over: the others are subscribed, and nothing is wrong."""
+        leaving, staying = self.user("alice"), self.user("alice")
+        begin = leaving.client.subscriptions.add
+
+        def add(*given: Any) -> Deferred[None]:
+            leaving.client.lost()
+            return begin(*given)
+
+        self.patch(leaving.client.subscriptions, "add", add)
+        self.assertEqual(self.answer("subscribe", {"user": "alice", "channel": "a"}), {})
+        self.publish("a", 1)
+        self.assertEqual(self.received(staying), [1])
+
     def test_private_channels(self) -> None:
         """The server may subscribe to what a client needs a token for."""
         client = self.user("alice")
