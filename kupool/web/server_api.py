@@ -60,7 +60,7 @@ class ServerApiRoutes:
         key = given_key(request)
         if key is None and method not in ABSENT_METHODS:
             self._access.require_page(request)
-            await self._access.authorize(request, path)
+            await self._authorize(request, path)
         else:
             await self._check(key or "", self._access.peer(request))
         body: bytes = request.content.read()
@@ -69,6 +69,16 @@ class ServerApiRoutes:
         except (ValueError, RecursionError):
             raise ApiError(400, "body: must be a JSON object") from None
         return await self._api.answer(method, body)
+
+    async def _authorize(self, request: Any, path: str) -> None:
+        """Raise :class:`ApiError` for a request without a key that is not from an admin."""
+        try:
+            await self._access.authorize(request, path)
+        except ApiError as error:
+            if error.code != 401:
+                raise
+            text = f"{error.text}; or send the API key as X-API-Key"
+            raise ApiError(401, text, error.headers) from None
 
     async def _check(self, key: str, host: str) -> None:
         """Raise :class:`ApiError` for a wrong key."""

@@ -76,8 +76,10 @@ class ServerApiRouteTests(ServerApiRouteCase):
         self.assertEqual(self.post("info", X_API_Key=KEY).code, 200)
 
     def test_the_key_in_the_url(self) -> None:
-        """It is not taken: URLs are in logs."""
-        self.assertEqual(self.post(f"info?api_key={KEY}").code, 401)
+        """It is not taken: URLs are in logs. The answer says where it belongs."""
+        answer = self.ask(f"/api/info?api_key={KEY}", "POST", b"{}", Authorization="Bearer x")
+        self.assertEqual(answer.code, 401)
+        self.assertIn("X-API-Key", answer.json["error"])
 
     def test_bodies(self) -> None:
         self.assertEqual(self.post("info", b"", X_API_Key=KEY).code, 200)
