@@ -61,7 +61,7 @@ class TopicsFolderTests(SynchronousTestCase):
         self.assertEqual(daemon.stop(), 0)
         self.assertLessEqual(
             {path.name for path in self.data.iterdir()},
-            {"clean", "http-secret", "lock", "token-keys.json", "topics.sqlite"},
+            {"clean", "http-secret", "live-api-key", "lock", "token-keys.json", "topics.sqlite"},
         )
 
     def opened(self, pid: int) -> list[Path]:
