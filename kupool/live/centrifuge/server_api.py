@@ -249,7 +249,11 @@ class ServerApi:
         record = await live.publish(channel, publication)
         if not live.keeps_history(channel):
             return ApiPublished()
-        end = (await live.history(channel, HistoryWishes())).position
+        try:
+            end = (await live.history(channel, HistoryWishes())).position
+        except LiveError:
+            # It is published: after an error the application would publish it again.
+            return ApiPublished(record.offset)
         return ApiPublished(record.offset, end.epoch)
 
     # -- the clients of a user

@@ -7,10 +7,11 @@ from base64 import b64encode
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from kupool.live.centrifuge.client import ClientIdentity
 from kupool.live.centrifuge.server_api import ABSENT_METHODS, NodeIdentity, ServerApi
+from kupool.live.failures import HistoryUnavailable
 from kupool.permissions.offered import LIVE_METHODS
 from tests.fakes.centrifuge import FakeCentrifugeClient
 from tests.unit.live.centrifuge.test_client import CentrifugeCase
@@ -105,6 +106,20 @@ class ChannelTests(ServerApiCase):
         self.assertEqual(self.answer("publish", {**body, "channel": "a"}), 108)
         self.assertEqual(self.answer("history", {"channel": "plain:a"}), 108)
         self.assertEqual(self.answer("presence", {"channel": "plain:a"}), 108)
+
+    def test_a_position_that_cannot_be_read(self) -> None:
+        """What is published is answered with its offset: an error would have it sent again."""
+        self.patch(self.live.service, "history", lambda *_: fail(HistoryUnavailable("a")))
+        self.assertEqual(self.answer("publish", {"channel": "a", "data": 1}), {"offset": 1})
+
+    def test_delta(self) -> None:
+        """It is ignored: whole messages are a valid answer to it."""
+        client = self.user("alice")
+        client.ask(subscribe={"channel": "a", "delta": "fossil"})
+        for number in (1, 2):
+            body = {"channel": "a", "data": {"n": number}, "delta": True}
+            self.assertEqual(self.answer("publish", body)["offset"], number)
+        self.assertEqual(self.received(client), [{"n": 1}, {"n": 2}])
 
     def test_encoded_data(self) -> None:
         client = self.user("alice")
