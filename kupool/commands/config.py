@@ -1,4 +1,4 @@
-"""``kupool config``: every setting, its value and the source of it; or what a user may do."""
+"""``kupool config``: every setting, its value and its source; what a user may do; or a key."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME",
         help="show what this user may do instead: the role, and every permission with its source",
     )
+    parser.add_argument(
+        "--api-key",
+        action="store_true",
+        help="show the key of the server API of live channels instead",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,12 +52,26 @@ def run(arguments: argparse.Namespace) -> int:
         complain(remark)
     if arguments.user is not None:
         return _show_user(loaded, arguments.user)
+    if arguments.api_key:
+        return _show_api_key(loaded)
     if not arguments.example and sys.stdout.isatty():
         rows = ((name, value or "-", source) for name, value, source in _rows(loaded))
         print_table(make_console(), ("setting", "value", "from"), rows)
         return 0
     lines = example() if arguments.example else table(loaded)
     say(*lines)
+    return 0
+
+
+def _show_api_key(loaded: Loaded) -> int:
+    # Only here, as it needs the names of the daemon's files.
+    from kupool.commands.api_key import api_key
+
+    try:
+        say(api_key(loaded.settings))
+    except ValueError as error:
+        complain(str(error))
+        return 1
     return 0
 
 

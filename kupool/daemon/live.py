@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 
 from kupool import __version__
+from kupool.accounts.key_guard import KeyGuard
 from kupool.daemon.connection_limits import trusted_proxies
 from kupool.daemon.http_access import HttpAccess
 from kupool.daemon.live_channels import LiveEvents, PoolSnapshots, ServerChannel, pool_figures
 from kupool.daemon.live_rpc import TopicCalls
 from kupool.daemon.live_rules import channel_rules
+from kupool.daemon.login_limits import login_settings
 from kupool.daemon.pace import RequestPace
 from kupool.live.centrifuge.server_api import NodeIdentity, ServerApi
 from kupool.live.centrifuge.tokens import CentrifugeTokens
@@ -29,7 +31,6 @@ from kupool.live.rules import ChannelRule, ChannelRules
 from kupool.live.service import LiveService
 from kupool.live.session import LiveLimits
 from kupool.live.table import ChannelSources
-from kupool.net.refusals import Refusals
 from kupool.net.routing.router import Router
 from kupool.permissions.roles import WORKER
 from kupool.permissions.table import PermissionTable
@@ -94,8 +95,8 @@ class LivePart:
     centrifuge: CentrifugeClients
     streams: EventStreams
     api: ServerApi
-    #: What the server API has refused.
-    refusals: Refusals
+    #: Who may use the server API.
+    keys: KeyGuard
 
     def apply(self, settings: Settings, old: Settings) -> None:
         """Apply changed settings and permissions, and end what they do not allow."""
@@ -119,7 +120,7 @@ class LivePart:
         control, access = LiveControl(self._set_interval), http.access
         path = "/api/live/interval"
         api = ServerApiRoutes(
-            self.api, access, http.api_key, self.refusals, most_body=settings.live.api_max_body
+            self.api, access, http.api_key, self.keys, most_body=settings.live.api_max_body
         )
         return {
             "/events": self.streams.route(access, settings.listen.ws_origins),
@@ -146,7 +147,7 @@ class LivePart:
         await self.centrifuge.stop()
         await self.streams.stop()
         self.service.stop()
-        self.refusals.stop()
+        self.keys.stop()
 
 
 def make_live(
@@ -209,7 +210,7 @@ def make_live(
             NodeIdentity(new_id(), gethostname(), reactor.seconds()),
             most=own.api_max_calls,
         ),
-        Refusals(reactor),
+        KeyGuard(reactor, login_settings(settings.logins)),
     )
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.cred.checkers import ICredentialsChecker
 
 from kupool.accounts.authenticator import Authenticator
-from kupool.accounts.login_guard import LoginSettings
 from kupool.accounts.logins import Logins
 from kupool.daemon.addresses import advertised
 from kupool.daemon.bus import BusPart, make_bus, make_events, make_room_bus, serve_bus
@@ -34,6 +33,7 @@ from kupool.daemon.files import (
     topics_kind,
     uses_files,
 )
+from kupool.daemon.login_limits import login_settings
 from kupool.daemon.permissions import grants_of
 from kupool.daemon.rooms import RoomsPart, make_rooms
 from kupool.daemon.tenants import Tenants
@@ -378,12 +378,7 @@ def make_logins(
     return Logins(
         reactor,
         Authenticator(reactor, checkers, settings.timeout),
-        LoginSettings(
-            address_failures=settings.address_failures,
-            user_failures=settings.user_failures,
-            delay=settings.delay,
-            wait=settings.wait,
-        ),
+        login_settings(settings),
     )
 
 

@@ -214,10 +214,7 @@ class WebAccess:
             try:
                 role = await self.logins.check(user, password, self.peer(request))
             except TryAgain as error:
-                seconds = max(1, round(error.wait))
-                raise ApiError(
-                    503, f"try again: {error}", {b"Retry-After": b"%d" % seconds}
-                ) from None
+                raise try_again(error) from None
         if not role:
             raise _unauthorized("wrong name or password")
         return WebIdentity(user, role)
@@ -252,6 +249,12 @@ class WebAccess:
         return host
 
 
+def try_again(error: TryAgain) -> ApiError:
+    """Return the answer to who cannot be checked now."""
+    seconds = max(1, round(error.wait))
+    return ApiError(503, f"try again: {error}", {b"Retry-After": b"%d" % seconds})
+
+
 def _unauthorized(why: str) -> ApiError:
     return ApiError(401, f"unauthorized: {why}", {b"WWW-Authenticate": b"Bearer"})
 
@@ -270,4 +273,4 @@ def _is_local_name(host: str) -> bool:
     return name == "localhost" or _is_loopback(name)
 
 
-__all__ = ["COOKIE", "LOCAL", "NOBODY", "WebAccess"]
+__all__ = ["COOKIE", "LOCAL", "NOBODY", "WebAccess", "try_again"]

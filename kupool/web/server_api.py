@@ -7,20 +7,17 @@ a request with an API key is for this one.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from twisted.web.server import Request
 
+from kupool.accounts.key_guard import KeyGuard
+from kupool.accounts.login_guard import TryAgain
 from kupool.live.centrifuge.server_api import ABSENT_METHODS, ServerApi
-from kupool.net.refusals import Refusals
-from kupool.web.access import WebAccess
+from kupool.web.access import WebAccess, try_again
 from kupool.web.answers import ApiError, ApiResource, header
-
-#: How a refused key is counted and logged.
-WRONG_KEY = "wrong API key"
 
 #: Begins the value of Authorization that is an API key.
 _SCHEME = "apikey"
@@ -38,16 +35,16 @@ def given_key(request: Request) -> str | None:
 class ServerApiRoutes:
     """Answers the routes; ``key`` is the API key, empty if there is none.
 
-    Wrong keys are logged and counted as ``refusals``.
+    The ``guard`` counts, logs and delays wrong keys.
     """
 
     def __init__(
-        self, api: ServerApi, access: WebAccess, key: str, refusals: Refusals, *, most_body: int
+        self, api: ServerApi, access: WebAccess, key: str, guard: KeyGuard, *, most_body: int
     ) -> None:
         self._api = api
         self._access = access
-        self._key = key.encode()
-        self._refusals = refusals
+        self._key = key
+        self._guard = guard
         self._most_body = most_body
 
     def routes(self, others: Mapping[str, ApiResource]) -> dict[str, ApiResource]:
@@ -63,16 +60,40 @@ class ServerApiRoutes:
         key = given_key(request)
         if key is None and method not in ABSENT_METHODS:
             self._access.require_page(request)
-            await self._access.authorize(request, path)
-        elif not (key and self._key) or not hmac.compare_digest(key.encode(), self._key):
-            self._refusals.note(WRONG_KEY, self._access.peer(request))
-            raise ApiError(401, "unauthorized: the API key is wrong")
+            await self._authorize(request, path)
+        else:
+            await self._check(key or "", self._access.peer(request))
         body: bytes = request.content.read()
         try:
             msgspec.json.decode(body or b"{}", type=dict[str, msgspec.Raw])
         except (ValueError, RecursionError):
             raise ApiError(400, "body: must be a JSON object") from None
         return await self._api.answer(method, body)
+
+    async def _authorize(self, request: Any, path: str) -> None:
+        """Raise :class:`ApiError` for a request without a key that is not from an admin."""
+        try:
+            await self._access.authorize(request, path)
+        except ApiError as error:
+            if error.code != 401:
+                raise
+            text = f"{error.text}; or send the API key as X-API-Key"
+            raise ApiError(401, text, error.headers) from None
+
+    async def _check(self, key: str, host: str) -> None:
+        """Raise :class:`ApiError` for a wrong key."""
+        try:
+            right = await self._guard.check(key, self._key, host)
+        except TryAgain as error:
+            raise try_again(error) from None
+        if right:
+            return
+        if not self._key:
+            raise ApiError(
+                401, "unauthorized: this server has no API key: set --live-api-key, or --data"
+            )
+        where = "that of --live-api-key, or in the file live-api-key of the data folder"
+        raise ApiError(401, f"unauthorized: the API key is wrong; the right one is {where}")
 
 
 class _Route(ApiResource):
@@ -96,4 +117,4 @@ class _Route(ApiResource):
         return super().render(request)
 
 
-__all__ = ["WRONG_KEY", "ServerApiRoutes", "given_key"]
+__all__ = ["ServerApiRoutes", "given_key"]

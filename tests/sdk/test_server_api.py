@@ -262,12 +262,60 @@ class ServerApiTests(SynchronousTestCase):
         self.assertEqual((self.daemon.data / "live-api-key").stat().st_mode & 0o777, 0o600)
 
     def test_with_asyncio(self) -> None:
-        """The library has a client for asyncio, too."""
-        cent = self.cent
+        """The library has a client for asyncio, too: every method has its effect."""
+        asyncio.run(self.use_asyncio())
 
-        async def publish() -> int:
-            async with cent.AsyncClient(self.url, api_key=self.key) as client:
-                request = cent.PublishRequest(channel="recovery:asyncio", data=1)
-                return int((await client.publish(request)).offset)
-
-        self.assertEqual(asyncio.run(publish()), 1)
+    async def use_asyncio(self) -> None:
+        cent, channel, other = self.cent, "recovery:asyncio", "recovery:asyncio2"
+        async with cent.AsyncClient(self.url, api_key=self.key) as client:
+            reader = self.subscriber("frank")
+            # subscribe
+            await client.subscribe(cent.SubscribeRequest(user="frank", channel=channel))
+            self.assertEqual(reader.push()["channel"], channel)
+            # publish, broadcast
+            first = await client.publish(cent.PublishRequest(channel=channel, data={"n": 1}))
+            self.assertEqual((first.offset, reader.push()["pub"]["data"]), (1, {"n": 1}))
+            sent = await client.broadcast(
+                cent.BroadcastRequest(channels=[channel, other], data={"n": 2})
+            )
+            self.assertEqual([each.result.offset for each in sent.responses], [2, 1])
+            self.assertEqual(reader.push()["pub"]["data"], {"n": 2})
+            # presence, presence_stats, channels, info
+            found = await client.presence(cent.PresenceRequest(channel=channel))
+            self.assertEqual({each.user for each in found.presence.values()}, {"frank"})
+            stats = await client.presence_stats(cent.PresenceStatsRequest(channel=channel))
+            self.assertEqual((stats.num_clients, stats.num_users), (1, 1))
+            listed = await client.channels(cent.ChannelsRequest(pattern="recovery:asyncio*"))
+            self.assertEqual(set(listed.channels), {channel})
+            info = await client.info(cent.InfoRequest())
+            self.assertGreaterEqual(info.nodes[0].num_subs, 1)
+            # history, history_remove
+            request = cent.HistoryRequest(channel=channel, limit=9)
+            history = await client.history(request)
+            self.assertEqual([each.data["n"] for each in history.publications], [1, 2])
+            await client.history_remove(cent.HistoryRemoveRequest(channel=channel))
+            history = await client.history(request)
+            self.assertEqual((history.publications, history.offset), ([], 2))
+            # batch
+            done = await client.batch(
+                cent.BatchRequest(
+                    requests=[
+                        cent.PublishRequest(channel=channel, data={"n": 3}),
+                        cent.PresenceStatsRequest(channel=channel),
+                    ]
+                )
+            )
+            self.assertEqual((done.replies[0].offset, done.replies[1].num_clients), (3, 1))
+            self.assertEqual(reader.push()["pub"]["data"], {"n": 3})
+            # unsubscribe, refresh, disconnect
+            await client.unsubscribe(cent.UnsubscribeRequest(user="frank", channel=channel))
+            self.assertEqual(reader.push()["unsubscribe"]["code"], 2000)
+            await client.refresh(cent.RefreshRequest(user="frank", expired=True))
+            self.assertEqual(reader.push()["disconnect"]["code"], 3005)
+            again = self.subscriber("frank")
+            await client.disconnect(cent.DisconnectRequest(user="frank"))
+            self.assertEqual(again.push()["disconnect"]["code"], 3503)
+            # A refusal is an error of the library.
+            with self.assertRaises(cent.CentApiResponseError) as caught:
+                await client.publish(cent.PublishRequest(channel="no:such", data=1))
+            self.assertEqual(caught.exception.code, 102)

@@ -70,7 +70,7 @@ from kupool.live.centrifuge.messages import (
 from kupool.live.centrifuge.refusals import CommandRefused, error_of
 from kupool.live.centrifuge.tokens import OVERRIDES
 from kupool.live.centrifuge.world import CentrifugeWorld
-from kupool.live.failures import AlreadySubscribed, LiveError
+from kupool.live.failures import AlreadySubscribed, LiveError, SubscriptionCancelled
 from kupool.live.publications import NewPublication, StreamPosition
 from kupool.live.session import LiveSession
 from kupool.live.wishes import HistoryWishes
@@ -249,7 +249,11 @@ class ServerApi:
         record = await live.publish(channel, publication)
         if not live.keeps_history(channel):
             return ApiPublished()
-        end = (await live.history(channel, HistoryWishes())).position
+        try:
+            end = (await live.history(channel, HistoryWishes())).position
+        except LiveError:
+            # It is published: after an error the application would publish it again.
+            return ApiPublished(record.offset)
         return ApiPublished(record.offset, end.epoch)
 
     # -- the clients of a user
@@ -275,12 +279,16 @@ class ServerApi:
         if unknown:
             raise bad_request(f"override: {unknown[0]} is none of {', '.join(OVERRIDES)}")
         self._world.live.keeps_history(channel)  # or there is no such channel
-        end = float(request.expire_at or 0)
+        end, refusal = float(request.expire_at or 0), None
         for client in self._clients(request):
             try:
                 await client.subscriptions.add(channel, granted, end, request.since())
-            except AlreadySubscribed:
-                continue
+            except (AlreadySubscribed, SubscriptionCancelled):
+                continue  # nothing to do; or it has gone, or unsubscribed, meanwhile
+            except LiveError as error:
+                refusal = refusal or error  # such as too many channels: others may have fewer
+        if refusal is not None:
+            raise refusal
         return EmptyResult()
 
     async def _unsubscribe(self, request: ApiUnsubscribe) -> EmptyResult:

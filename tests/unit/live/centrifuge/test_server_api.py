@@ -7,10 +7,11 @@ from base64 import b64encode
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from kupool.live.centrifuge.client import ClientIdentity
 from kupool.live.centrifuge.server_api import ABSENT_METHODS, NodeIdentity, ServerApi
+from kupool.live.failures import HistoryUnavailable
 from kupool.permissions.offered import LIVE_METHODS
 from tests.fakes.centrifuge import FakeCentrifugeClient
 from tests.unit.live.centrifuge.test_client import CentrifugeCase
@@ -106,6 +107,20 @@ class ChannelTests(ServerApiCase):
         self.assertEqual(self.answer("history", {"channel": "plain:a"}), 108)
         self.assertEqual(self.answer("presence", {"channel": "plain:a"}), 108)
 
+    def test_a_position_that_cannot_be_read(self) -> None:
+        """What is published is answered with its offset: an error would have it sent again."""
+        self.patch(self.live.service, "history", lambda *_: fail(HistoryUnavailable("a")))
+        self.assertEqual(self.answer("publish", {"channel": "a", "data": 1}), {"offset": 1})
+
+    def test_delta(self) -> None:
+        """It is ignored: whole messages are a valid answer to it."""
+        client = self.user("alice")
+        client.ask(subscribe={"channel": "a", "delta": "fossil"})
+        for number in (1, 2):
+            body = {"channel": "a", "data": {"n": number}, "delta": True}
+            self.assertEqual(self.answer("publish", body)["offset"], number)
+        self.assertEqual(self.received(client), [{"n": 1}, {"n": 2}])
+
     def test_encoded_data(self) -> None:
         client = self.user("alice")
         client.ask(subscribe={"channel": "a"})
@@ -145,6 +160,31 @@ class UserTests(ServerApiCase):
         waiting = self.server.open(ClientIdentity("alice", "worker"))
         self.assertEqual(self.answer("subscribe", {"user": "alice", "channel": "a"}), {})
         self.assertEqual(waiting.taken(), [])
+
+    def test_a_client_that_cannot_be_subscribed(self) -> None:
+        """W-67: the other clients of the user are subscribed all the same."""
+        full, free = self.user("alice"), self.user("alice")
+        for number in range(self.live.service.limits.channels_per_client):
+            full.ask(subscribe={"channel": f"other{number}"})
+        full.taken()
+        self.assertEqual(self.answer("subscribe", {"user": "alice", "channel": "a"}), 106)
+        self.assertEqual(full.taken(), [])
+        self.publish("a", 1)
+        self.assertEqual((self.received(free), self.received(full)), ([1], []))
+
+    def test_a_client_that_leaves_meanwhile(self) -> None:
+        """It is passed over: the others are subscribed, and nothing is wrong."""
+        leaving, staying = self.user("alice"), self.user("alice")
+        begin = leaving.client.subscriptions.add
+
+        def add(*given: Any) -> Deferred[None]:
+            leaving.client.lost()
+            return begin(*given)
+
+        self.patch(leaving.client.subscriptions, "add", add)
+        self.assertEqual(self.answer("subscribe", {"user": "alice", "channel": "a"}), {})
+        self.publish("a", 1)
+        self.assertEqual(self.received(staying), [1])
 
     def test_private_channels(self) -> None:
         """The server may subscribe to what a client needs a token for."""
