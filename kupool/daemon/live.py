@@ -15,16 +15,26 @@ from twisted.logger import Logger
 from kupool import __version__
 from kupool.accounts.key_guard import KeyGuard
 from kupool.daemon.connection_limits import trusted_proxies
+from kupool.daemon.events import EventReceiver
 from kupool.daemon.http_access import HttpAccess
 from kupool.daemon.live_channels import LiveEvents, PoolSnapshots, ServerChannel, pool_figures
+from kupool.daemon.live_overload import (
+    LoadEvents,
+    breaker_limits,
+    gate_limits,
+    load_concerns,
+    overload_limits,
+    shown_load,
+)
 from kupool.daemon.live_rpc import TopicCalls
 from kupool.daemon.live_rules import channel_rules
 from kupool.daemon.login_limits import login_settings
 from kupool.daemon.pace import RequestPace
+from kupool.live.breaker import Breaker, BreakerLimits
 from kupool.live.centrifuge.server_api import NodeIdentity, ServerApi
 from kupool.live.centrifuge.tokens import CentrifugeTokens
 from kupool.live.centrifuge.world import CentrifugeSettings, CentrifugeWorld
-from kupool.live.durable import DurableHistory
+from kupool.live.durable import DurableHistory, topic_breaker
 from kupool.live.hub import Hub
 from kupool.live.methods import LiveMethods, SessionUser
 from kupool.live.rules import ChannelRule, ChannelRules
@@ -41,7 +51,7 @@ from kupool.topics.partition import Partition
 from kupool.web.answers import ApiResource
 from kupool.web.centrifuge_clients import CentrifugeClients, client_limits
 from kupool.web.event_streams import EventStreams
-from kupool.web.live_control import LiveControl
+from kupool.web.live_control import LIVE_STATUS, LiveControl
 from kupool.web.server_api import ServerApiRoutes
 
 if TYPE_CHECKING:
@@ -55,7 +65,16 @@ class DurableChannels:
     uses offsets again. ``wall`` returns seconds since the epoch of time.
     """
 
-    def __init__(self, topics: TopicsPart, clock: Any, wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        topics: TopicsPart,
+        clock: Any,
+        wall: Callable[[], float],
+        limits: BreakerLimits,
+    ) -> None:
+        self._limits = limits
+        #: Guard the topics of durable channels, by name; there is a rule for each.
+        self._breakers: dict[str, Breaker] = {}
         self._topics = topics.world.topics
         self._persistent = self._topics.engine.capabilities.persistent
         self._clock = clock
@@ -76,7 +95,19 @@ class DurableChannels:
             f"{self.epoch[:16]}.{identity}",
             clock=self._clock,
             wall=self._wall,
+            breaker=self._breaker(rule.topic),
         )
+
+    @property
+    def breakers(self) -> list[Breaker]:
+        """What guards the topics that were used, by their names."""
+        return [self._breakers[topic] for topic in sorted(self._breakers)]
+
+    def _breaker(self, topic: str) -> Breaker:
+        breaker = self._breakers.get(topic)
+        if breaker is None:
+            breaker = self._breakers[topic] = topic_breaker(topic, self._clock, self._limits)
+        return breaker
 
 
 @dataclass(frozen=True)
@@ -101,6 +132,8 @@ class LivePart:
     def apply(self, settings: Settings, old: Settings) -> None:
         """Apply changed settings and permissions, and end what they do not allow."""
         self.pace.rate = settings.live.rate
+        self.service.gate.devices.rate = settings.live.device_rate
+        self.service.gate.watch.limits = overload_limits(settings.live)
         if settings.live.pool_interval != old.live.pool_interval:
             # Another one may have been set by hand.
             self.snapshots.interval = settings.live.pool_interval
@@ -117,7 +150,7 @@ class LivePart:
 
         Pages of ``ws_origins`` of the settings may use ``/events``.
         """
-        control, access = LiveControl(self._set_interval), http.access
+        control, access = LiveControl(self._set_interval, self._status), http.access
         path = "/api/live/interval"
         api = ServerApiRoutes(
             self.api, access, http.api_key, self.keys, most_body=settings.live.api_max_body
@@ -125,19 +158,37 @@ class LivePart:
         return {
             "/events": self.streams.route(access, settings.listen.ws_origins),
             path: access.resource(path, {b"POST": control.interval}),
+            LIVE_STATUS: access.resource(LIVE_STATUS, {b"GET": control.status}),
             **api.routes(http.routes),
         }
 
     def _set_interval(self, seconds: float) -> None:
         self.snapshots.interval = seconds
 
+    async def _status(self) -> object:
+        return await shown_load(self.service, self._breakers)
+
+    @property
+    def concerns(self) -> list[str]:
+        """What operators should know."""
+        return list(load_concerns(self.service, self._breakers))
+
+    @property
+    def _breakers(self) -> list[Breaker]:
+        return [] if self.durable is None else self.durable.breakers
+
     def use_log_epoch(self, epoch: str) -> None:
         """Take the epoch of the log of the submissions, which its channel has as well."""
         if self.durable is not None:
             self.durable.use_log_epoch(epoch)
 
+    def tell_load(self, receiver: EventReceiver) -> None:
+        """Tell somebody when degraded mode begins and ends."""
+        self.service.gate.tell(LoadEvents(self.service, receiver).changed)
+
     def start(self) -> None:
         """Serve clients."""
+        self.service.gate.start()
         self.centrifuge.start()
         self.streams.start()
 
@@ -168,7 +219,9 @@ def make_live(
     account, empty if there is none. ``wall`` returns seconds since the epoch.
     """
     own = settings.live
-    durable = None if topics is None else DurableChannels(topics, reactor, wall)
+    durable = (
+        None if topics is None else DurableChannels(topics, reactor, wall, breaker_limits(own))
+    )
     service = LiveService(
         ChannelSources(
             reactor,
@@ -180,6 +233,7 @@ def make_live(
         ChannelRules(channel_rules(settings)),
         may=table.may_channel,
         limits=live_limits(own),
+        gate=gate_limits(own),
     )
     pace = RequestPace(own.rate)
     connections = replace(

@@ -310,8 +310,16 @@ def build(
         rooms=rooms,
         topics=topics,
         live=live,
-        news=DaemonNews(_receivers(topics, live)),
+        news=_news(topics, live),
     )
+
+
+def _news(topics: TopicsPart | None, live: LivePart | None) -> DaemonNews:
+    """Return what tells all that happens to the daemon, the load of live channels included."""
+    news = DaemonNews(_receivers(topics, live))
+    if live is not None:
+        live.tell_load(news)
+    return news
 
 
 def _receivers(topics: TopicsPart | None, live: LivePart | None) -> Iterator[EventReceiver]:

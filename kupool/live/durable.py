@@ -15,7 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from kupool.live.failures import HistoryUnavailable
+from kupool.live.breaker import Breaker, BreakerLimits
+from kupool.live.failures import HistoryUnavailable, SinkUnavailable
 from kupool.live.interfaces import IChannelStore
 from kupool.live.publications import (
     ClientDetails,
@@ -28,7 +29,12 @@ from kupool.live.publications import (
     published,
 )
 from kupool.timing.doubling import Doubling
-from kupool.topics.errors import OffsetOutOfRange, UnreadableBatch
+from kupool.topics.errors import (
+    OffsetOutOfRange,
+    TopicError,
+    TopicsUnavailable,
+    UnreadableBatch,
+)
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord, Record
 from kupool.topics.service import Fetched, Topics
@@ -130,13 +136,25 @@ def _is_json(data: bytes) -> bool:
     return True
 
 
+def topic_breaker(topic: str, clock: IReactorTime, limits: BreakerLimits) -> Breaker:
+    """Return a breaker that guards a topic against writes while it fails or hangs.
+
+    What is wrong with a record, or with the settings of the topic, is not a failure of the topic.
+    """
+    return Breaker(f"topic {topic}", clock, limits, _is_ill)
+
+
+def _is_ill(error: BaseException) -> bool:
+    return isinstance(error, TopicsUnavailable) or not isinstance(error, TopicError)
+
+
 @implementer(IChannelStore)
 class DurableHistory:
     """The history of a channel in a partition.
 
     An offset of the channel is that of its record plus 1. ``epoch`` is the identity of the topic:
     it is another one if the topic is deleted and made again. ``wall`` returns seconds since the
-    epoch of time.
+    epoch of time. ``breaker`` is that of the topic, which its partitions share.
     """
 
     _log = Logger()
@@ -149,7 +167,9 @@ class DurableHistory:
         *,
         clock: IReactorTime,
         wall: Callable[[], float],
+        breaker: Breaker | None = None,
     ) -> None:
+        self._breaker = breaker or topic_breaker(partition.topic, clock, BreakerLimits())
         self._topics = topics
         self._partition = partition
         self._epoch = epoch
@@ -172,9 +192,13 @@ class DurableHistory:
     async def _append(self, new: NewPublication) -> PublishedRecord:
         record = record_of(new)
         try:
-            (written,) = await self._topics.produce(
-                self._partition.topic, [record], partition=self._partition.number
+            (written,) = await self._breaker.call(
+                lambda: self._topics.produce(
+                    self._partition.topic, [record], partition=self._partition.number
+                )
             )
+        except SinkUnavailable:
+            raise
         except Exception as error:
             raise HistoryUnavailable(str(error)) from error
         offset = written.offset + 1
@@ -421,4 +445,5 @@ __all__ = [
     "DurableHistory",
     "publication_of",
     "record_of",
+    "topic_breaker",
 ]

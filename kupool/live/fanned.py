@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
 from kupool.live.interfaces import LiveEncoding
-from kupool.live.publications import ClientDetails, PublishedRecord
+from kupool.live.publications import ClientDetails, PublicationPriority, PublishedRecord
 from kupool.session.publication import Publication
 from kupool.wire.framing import Framing
 
@@ -47,6 +47,11 @@ class FannedRecord(Publication):
         self.previous = previous
         self.at = at
         self.encoded = EncodedOnce(lambda encoding: encoding.publication(channel, record))
+
+    @property
+    def droppable(self) -> bool:
+        """Whether it may be dropped if too much is being fanned out: not an emergency."""
+        return self.record.priority < PublicationPriority.EMERGENCY
 
     def send_all(
         self,

@@ -181,7 +181,8 @@ class LiveMethods(Observer):
         subscriber = session.subscriber
         info = ClientDetails(subscriber.client_id, subscriber.user)
         record = await session.publish(params.channel, params.publication(info))
-        return {"offset": record.offset}
+        shown = {"offset": record.offset}
+        return {**shown, "merged": record.merged} if record.merged else shown
 
     async def _presence(self, session: LiveSession, params: ChannelParams) -> object:
         present = session.presence(params.channel)

@@ -36,7 +36,8 @@ class NewPublication(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``data`` is JSON text. ``info`` is the client that publishes; None for the server. With an
     ``event_id``, publishing it again within a bounded window publishes nothing. ``device`` is
     where an event comes from, and ``event_type`` what kind it is. Of publications with the same
-    ``key``, a subscription with the policy *latest* keeps only the newest.
+    ``key``, a subscription with the policy *latest* keeps only the newest. ``merged`` is how many
+    older ones of the same device and type it stands for, which were not published.
     """
 
     data: bytes
@@ -47,6 +48,7 @@ class NewPublication(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     device: str = ""
     event_type: str = ""
     key: str = ""
+    merged: int = 0
 
 
 class PublishedRecord(NewPublication, frozen=True, kw_only=True, gc=False):
@@ -71,6 +73,7 @@ def published(new: NewPublication, offset: int, time: float) -> PublishedRecord:
         device=new.device,
         event_type=new.event_type,
         key=new.key,
+        merged=new.merged,
         offset=offset,
         time=time,
     )

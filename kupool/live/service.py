@@ -31,11 +31,14 @@ from kupool.live.failures import (
     NotAvailable,
     UnrecoverablePosition,
 )
+from kupool.live.gate import GateLimits, PublishingGate
+from kupool.live.held import Publish
 from kupool.live.interfaces import IChannelStore, LiveSubscriber, MayUse
 from kupool.live.publications import (
     ClientDetails,
     HistoryPart,
     NewPublication,
+    PublicationPriority,
     PublishedRecord,
     StreamPosition,
     published,
@@ -45,6 +48,7 @@ from kupool.live.session import LiveLimits, LiveSession, SessionMeans
 from kupool.live.subscription import LiveSubscription
 from kupool.live.table import ChannelSources, ChannelTable
 from kupool.live.wishes import ChannelFound, HistoryFound, HistoryWishes, PresenceCounts
+from kupool.timing.chunks import in_chunks
 from kupool.timing.timers import Timers
 
 #: Called with a channel and whether it has got its first subscription, or else lost its last one.
@@ -56,7 +60,7 @@ class LiveService:
     """All live channels of a process.
 
     ``may`` says what clients may do. ``drops`` counts by reason what subscribers did not get, and
-    ``publications`` what was published.
+    ``publications`` what was published. Publications of clients go through the ``gate``.
     """
 
     def __init__(
@@ -66,11 +70,12 @@ class LiveService:
         *,
         may: MayUse,
         limits: LiveLimits,
+        gate: GateLimits | None = None,
     ) -> None:
         self.limits = limits
         self.drops: Counter[str] = Counter()
         self.publications = 0
-        clock = sources.clock
+        self._clock = clock = sources.clock
         self._table = ChannelTable(sources, rules, self, most=limits.channels)
         self._timers = Timers(clock)
         self._means = SessionMeans(self, self._table, self._timers, may=may, limits=limits)
@@ -78,12 +83,14 @@ class LiveService:
         self._sessions: dict[str, dict[str, LiveSession]] = {}
         #: Who is told when a channel gets its first subscription, or loses its last one.
         self._watchers: tuple[WatchAttended, ...] = ()
-        self._recent: RecentEvents[tuple[int, float]] = RecentEvents(
+        self._recent: RecentEvents[tuple[int, float, int]] = RecentEvents(
             clock.seconds, most=limits.remembered_events, seconds=limits.remembered_seconds
         )
+        self.gate = PublishingGate(clock, gate or GateLimits(), self._publish, self._may_merge)
 
     def stop(self) -> None:
-        """End all sessions and timers."""
+        """Publish what is held, and end all sessions and timers."""
+        self.gate.stop()
         for user in list(self._sessions):
             for session in self.sessions_of(user):
                 session.disconnect()
@@ -123,6 +130,17 @@ class LiveService:
     def users(self) -> int:
         """The number of users that have clients; all anonymous ones are one user."""
         return len(self._sessions)
+
+    def queued(self) -> Deferred[dict[int, int]]:
+        """Count what waits for slow clients, by priority; takes several turns if there are many."""
+        counts = dict.fromkeys(map(int, PublicationPriority), 0)
+
+        def count(channel: LiveChannel) -> None:
+            for subscription in channel:
+                for priority in counts:
+                    counts[priority] += subscription.waiting_by_priority[priority]
+
+        return in_chunks(self._clock, self._table, count).addCallback(lambda _: counts)
 
     def check_again(self, user: str | None = None) -> int:
         """End the subscriptions that their clients may no longer have, such as after a change of
@@ -198,27 +216,47 @@ class LiveService:
     # -- publishing
 
     def publish(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
-        """Publish to a channel; fires when it is kept, and in the outbox or queue of everybody.
+        """Publish to a channel what a client or an application publishes.
 
-        With an ``event_id`` that was published lately it publishes nothing, and fires with the
+        Fires when it is kept, and in the outbox or queue of everybody. If a newer one has taken
+        its place meanwhile, fires with the offset and time of that, and ``merged`` is not 0. With
+        an ``event_id`` that was published lately it publishes nothing, and fires with the
         offset and time of the first time. Fails with :class:`InvalidChannelName`,
         :class:`UnknownChannel`, :class:`InvalidPublication`, :class:`LiveLimitExceeded`, and
         :class:`HistoryUnavailable`; then nobody gets it.
         """
+        return self._publish_once(channel, new, self.gate.publish)
+
+    def announce(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
+        """Publish what the daemon itself says, which is never held or limited.
+
+        Fires and fails as :meth:`publish` does.
+        """
+        return self._publish_once(channel, new, self._publish)
+
+    def _publish_once(
+        self, channel: str, new: NewPublication, publish: Publish
+    ) -> Deferred[PublishedRecord]:
         try:
             self._table.rule(channel)
             new = self._checked(new)
         except LiveError as error:
             return fail(error)
         if not new.event_id:
-            return self._publish(channel, new)
+            return publish(channel, new)
 
-        def publish() -> Deferred[tuple[int, float]]:
-            done = self._publish(channel, new)
-            return done.addCallback(lambda record: (record.offset, record.time))
+        def first() -> Deferred[tuple[int, float, int]]:
+            done = publish(channel, new)
+            return done.addCallback(lambda record: (record.offset, record.time, record.merged))
 
-        once = self._recent.once((channel, new.event_id), publish)
-        return once.addCallback(lambda place: published(new, *place))
+        once = self._recent.once((channel, new.event_id), first)
+        return once.addCallback(
+            lambda place: published(msgspec.structs.replace(new, merged=place[2]), *place[:2])
+        )
+
+    def _may_merge(self, channel: str) -> bool:
+        """Return whether publications may be merged; everything that is for a log gets there."""
+        return self._table.rule(channel).kind is not ChannelKind.DURABLE
 
     def _publish(self, name: str, new: NewPublication) -> Deferred[PublishedRecord]:
         try:
