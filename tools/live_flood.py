@@ -1,4 +1,4 @@
-"""Publishers of normal messages of many devices, in a process of their own; for ``live_overload``."""
+"""Publishers of many normal messages, in a process of their own; for ``live_overload``."""
 
 from __future__ import annotations
 

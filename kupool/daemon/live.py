@@ -211,12 +211,14 @@ def make_live(
     topics: TopicsPart | None,
     figures: tuple[Callable[[], Mapping[str, object]], Any],
     role_of: Callable[[str], str],
+    behind: Callable[[], int],
 ) -> LivePart:
     """Make the live channels, and add their methods for the pool's sessions.
 
     They go by the ``table`` of permissions. ``figures`` are for the snapshots of the pool: what
     returns figures of its sessions, and the store of counts. ``role_of`` returns the role of an
-    account, empty if there is none. ``wall`` returns seconds since the epoch.
+    account, empty if there is none; ``behind`` how many sessions have requests that
+    wait. ``wall`` returns seconds since the epoch.
     """
     own = settings.live
     durable = (
@@ -234,6 +236,7 @@ def make_live(
         may=table.may_channel,
         limits=live_limits(own),
         gate=gate_limits(own),
+        behind=behind,
     )
     pace = RequestPace(own.rate)
     connections = replace(

@@ -23,6 +23,7 @@ def overload_limits(settings: NodeLiveSettings) -> OverloadLimits:
     return OverloadLimits(
         lag=settings.overload_lag,
         backlog=settings.overload_backlog,
+        clients=settings.overload_clients,
         enter_after=settings.overload_enter,
         leave_after=settings.overload_leave,
     )
@@ -61,6 +62,7 @@ class LoadEvents:
         event: dict[str, object] = {
             "lag_ms": round(change.lag * 1000),
             "backlog": change.backlog,
+            "clients": change.clients,
             "merged_total": self._live.gate.merged,
         }
         if change.degraded:
@@ -88,6 +90,7 @@ async def shown_load(live: LiveService, breakers: Iterable[Breaker]) -> Mapping[
         "state": gate.watch.state.value,
         "degraded": gate.watch.degraded,
         "lag_ms": round(gate.watch.lag * 1000, 1),
+        "clients_behind": gate.watch.clients,
         "entered": gate.watch.entered,
         "left": gate.watch.left,
         "waiting": {names[level]: gate.waiting[level] for level in names},

@@ -216,6 +216,7 @@ def build(
             topics=topics,
             figures=(overview, stats),
             role_of=_no_role if logins is None else logins.authenticator.role_of,
+            behind=lambda: server.manager.behind,
         )
         # A submission comes to the bus first.
         events = ManyEvents([events, live.events])

@@ -24,12 +24,12 @@ from twisted.logger import Logger
 from kupool.live.devices import DeviceLimit, DeviceVerdict
 from kupool.live.failures import LiveLimitExceeded
 from kupool.live.held import HeldPublications, Publish
-from kupool.live.overload import LoadChange, OverloadLimits, OverloadWatch
+from kupool.live.overload import LoadChange, LoadSources, OverloadLimits, OverloadWatch
 from kupool.live.publications import NewPublication, PublicationPriority, PublishedRecord
 from kupool.net.refusals import Refusals
 
 #: The part of the time that held publications have for themselves, so that the daemon can read.
-SHARE = 0.5
+SHARE = 0.2
 
 #: Is told when degraded mode begins or ends; must not raise.
 WatchLoad = Callable[[LoadChange], object]
@@ -56,11 +56,21 @@ class GateLimits:
     batch_interval: float = 0.02
 
 
-class PublishingGate:
-    """Lets publications through to ``publish``: at once, in batches, merged, or not at all.
+@dataclass(frozen=True)
+class PublishingWay:
+    """How a gate publishes, whether it may merge publications of a channel, and how many clients
+    have requests that wait.
+    """
 
-    ``merges`` says whether those of a channel may be merged. ``batches`` counts batches. The
-    ``watch`` looks whether there is an overload; start and stop it with the gate.
+    publish: Publish
+    merges: Callable[[str], bool]
+    behind: Callable[[], int]
+
+
+class PublishingGate:
+    """Lets publications through: at once, in batches, merged, or not at all.
+
+    ``batches`` counts batches. The ``watch`` looks whether there is an overload.
     """
 
     _log = Logger()
@@ -69,17 +79,17 @@ class PublishingGate:
         self,
         clock: IReactorTime,
         limits: GateLimits,
-        publish: Publish,
-        merges: Callable[[str], bool],
+        way: PublishingWay,
     ) -> None:
         self.devices = DeviceLimit(clock.seconds, limits.device_rate, most=limits.devices)
-        self.watch = OverloadWatch(clock, limits.overload, self._backlog, self._changed)
+        self.watch = OverloadWatch(
+            clock, limits.overload, LoadSources(self._backlog, way.behind), self._changed
+        )
         self.refusals = Refusals(clock)
         self.batches = 0
         self._clock = clock
         self._limits = limits
-        self._publish = publish
-        self._merges = merges
+        self._way = way
         self._held = HeldPublications(self._send)
         #: Publications that are being written or fanned out, by priority.
         self._under_way: Counter[int] = Counter()
@@ -169,7 +179,7 @@ class PublishingGate:
     def _holds(self, channel: str, new: NewPublication) -> bool:
         if new.priority == PublicationPriority.HIGH:
             return True
-        return bool(new.device) and self._merges(channel)
+        return bool(new.device) and self._way.merges(channel)
 
     def _at_once(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
         if new.device:
@@ -177,7 +187,7 @@ class PublishingGate:
         return self._send(channel, new)
 
     def _send(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
-        done = self._publish(channel, new)
+        done = self._way.publish(channel, new)
         if not done.called:
             self._under_way[new.priority] += 1
             done.addBoth(self._sent, new.priority)
@@ -214,10 +224,11 @@ class PublishingGate:
         if change.degraded:
             self._log.warn(
                 "Live channels are overloaded: the reactor is {lag:.3f} s late, {backlog} "
-                "publications wait. Normal publications are merged by device and type, important "
-                "ones are sent in batches",
+                "publications and the requests of {clients} clients wait. Normal publications are "
+                "merged by device and type, important ones are sent in batches",
                 lag=change.lag,
                 backlog=change.backlog,
+                clients=change.clients,
             )
         else:
             self._log.info(
@@ -230,4 +241,4 @@ class PublishingGate:
             told(change)
 
 
-__all__ = ["GateLimits", "PublishingGate", "WatchLoad"]
+__all__ = ["GateLimits", "PublishingGate", "PublishingWay", "WatchLoad"]

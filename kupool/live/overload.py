@@ -5,7 +5,8 @@
     NORMAL --strained--> RISING --lasted--> DEGRADED --calm--> FALLING --lasted--> NORMAL
 
 RISING and FALLING go back when the load is another one before their time is over. A single stall
-of the reactor changes nothing, since the lateness is the median of the last beats.
+of the reactor changes nothing, since of lateness and of clients that wait the median of the last
+beats counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-#: Seconds between two beats, and the number of beats whose median lateness counts.
+#: Seconds between two beats, and the number of beats whose median counts.
 BEAT = 0.05
 BEATS = 7
 
@@ -69,50 +70,61 @@ _KEEPS = {LoadState.RISING: LoadSign.STRAINED, LoadState.FALLING: LoadSign.CALM}
 class OverloadLimits:
     """When live channels are overloaded.
 
-    That is when the reactor is ``lag`` seconds late, or ``backlog`` publications wait, and this
-    lasts for ``enter_after`` seconds. It is over when both were below half of it for
-    ``leave_after`` seconds. A ``lag`` or ``backlog`` of 0 does not count.
+    That is when the reactor is ``lag`` seconds late, or ``backlog`` publications wait, or
+    ``clients`` have sent more requests than can be handled, and this lasts for ``enter_after``
+    seconds. It is over when all were below half of it for ``leave_after`` seconds. A limit of 0
+    does not count.
     """
 
     lag: float = 0.03
     backlog: int = 1000
+    clients: int = 10
     enter_after: float = 0.3
     leave_after: float = 5.0
+
+
+class LoadSources(NamedTuple):
+    """Return how many publications wait, and how many clients whose requests wait."""
+
+    backlog: Callable[[], int]
+    clients: Callable[[], int]
 
 
 class LoadChange(NamedTuple):
     """Degraded mode has begun, or ended after so many ``seconds``; the load at that moment.
 
-    ``lag`` is in seconds, ``backlog`` in publications.
+    ``lag`` is in seconds, ``backlog`` in publications, ``clients`` in clients that wait.
     """
 
     degraded: bool
     lag: float
     backlog: int
+    clients: int
     seconds: float
 
 
 class OverloadWatch:
     """Looks at the load at each beat; ``changed`` is told when degraded mode begins and ends.
 
-    ``backlog`` returns the number of publications that wait. ``changed`` must not raise.
-    ``entered`` and ``left`` count. The limits may be changed at any time.
+    ``changed`` must not raise. ``entered`` and ``left`` count. The limits may be changed at
+    any time.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
         limits: OverloadLimits,
-        backlog: Callable[[], int],
+        sources: LoadSources,
         changed: Callable[[LoadChange], object],
     ) -> None:
         self.limits = limits
         self.state = LoadState.NORMAL
         self.entered = self.left = 0
         self._clock = clock
-        self._backlog = backlog
+        self._sources = sources
         self._changed = changed
         self._lags: deque[float] = deque(maxlen=BEATS)
+        self._clients: deque[int] = deque(maxlen=BEATS)
         self._due = 0.0
         #: When the state began, and when degraded mode did.
         self._since = self._degraded_since = clock.seconds()
@@ -139,12 +151,18 @@ class OverloadWatch:
         """How late the reactor is, in seconds: the median of the last beats."""
         return median(self._lags) if self._lags else 0.0
 
+    @property
+    def clients(self) -> int:
+        """How many clients have requests that wait: the median of the last beats."""
+        return int(median(self._clients)) if self._clients else 0
+
     def _wait(self) -> None:
         self._due = self._clock.seconds() + BEAT
         self._call = self._clock.callLater(BEAT, self._beat)
 
     def _beat(self) -> None:
         self._lags.append(max(0.0, self._clock.seconds() - self._due))
+        self._clients.append(self._sources.clients())
         self._wait()
         sign = self._sign()
         self._take(sign)
@@ -153,10 +171,12 @@ class OverloadWatch:
 
     def _sign(self) -> LoadSign:
         limits = self.limits
-        used = max(
-            self.lag / limits.lag if limits.lag else 0.0,
-            self._backlog() / limits.backlog if limits.backlog else 0.0,
+        loads = (
+            (self.lag, limits.lag),
+            (self._sources.backlog(), limits.backlog),
+            (self.clients, limits.clients),
         )
+        used = max(load / limit if limit else 0.0 for load, limit in loads)
         if used >= 1.0:
             return LoadSign.STRAINED
         return LoadSign.CALM if used < CALM else LoadSign.BETWEEN
@@ -179,7 +199,8 @@ class OverloadWatch:
             else:
                 self.left += 1
             seconds = now - self._degraded_since
-            self._changed(LoadChange(self.degraded, self.lag, self._backlog(), seconds))
+            backlog = self._sources.backlog()
+            self._changed(LoadChange(self.degraded, self.lag, backlog, self.clients, seconds))
 
 
 __all__ = [
@@ -189,6 +210,7 @@ __all__ = [
     "TRANSITIONS",
     "LoadChange",
     "LoadSign",
+    "LoadSources",
     "LoadState",
     "OverloadLimits",
     "OverloadWatch",

@@ -31,7 +31,7 @@ from kupool.live.failures import (
     NotAvailable,
     UnrecoverablePosition,
 )
-from kupool.live.gate import GateLimits, PublishingGate
+from kupool.live.gate import GateLimits, PublishingGate, PublishingWay
 from kupool.live.held import Publish
 from kupool.live.interfaces import IChannelStore, LiveSubscriber, MayUse
 from kupool.live.publications import (
@@ -59,8 +59,9 @@ WatchAttended = Callable[[str, bool], object]
 class LiveService:
     """All live channels of a process.
 
-    ``may`` says what clients may do. ``drops`` counts by reason what subscribers did not get, and
-    ``publications`` what was published. Publications of clients go through the ``gate``.
+    ``may`` says what clients may do, ``behind`` how many clients have requests that wait.
+    ``drops`` counts by reason what subscribers did not get, and ``publications`` what was
+    published. Publications of clients go through the ``gate``.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class LiveService:
         may: MayUse,
         limits: LiveLimits,
         gate: GateLimits | None = None,
+        behind: Callable[[], int] = lambda: 0,
     ) -> None:
         self.limits = limits
         self.drops: Counter[str] = Counter()
@@ -86,7 +88,9 @@ class LiveService:
         self._recent: RecentEvents[tuple[int, float, int]] = RecentEvents(
             clock.seconds, most=limits.remembered_events, seconds=limits.remembered_seconds
         )
-        self.gate = PublishingGate(clock, gate or GateLimits(), self._publish, self._may_merge)
+        self.gate = PublishingGate(
+            clock, gate or GateLimits(), PublishingWay(self._publish, self._may_merge, behind)
+        )
 
     def stop(self) -> None:
         """Publish what is held, and end all sessions and timers."""

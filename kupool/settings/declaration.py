@@ -1041,6 +1041,14 @@ class NodeLiveSettings:
         name="live_overload_backlog",
         reload=True,
     )
+    overload_clients: int = _setting(
+        COUNT,
+        "10",
+        "number of sessions with more requests than can be handled at which live channels enter "
+        "degraded mode; 0: none",
+        name="live_overload_clients",
+        reload=True,
+    )
     overload_enter: float = _setting(
         DURATION,
         "300ms",
