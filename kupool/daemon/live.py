@@ -218,7 +218,8 @@ def make_live(
     They go by the ``table`` of permissions. ``figures`` are for the snapshots of the pool: what
     returns figures of its sessions, and the store of counts. ``role_of`` returns the role of an
     account, empty if there is none; ``behind`` how many sessions have requests that
-    wait. ``wall`` returns seconds since the epoch.
+    wait; the clients of the Centrifuge protocol are counted with them. ``wall`` returns seconds
+    since the epoch.
     """
     own = settings.live
     durable = (
@@ -236,7 +237,8 @@ def make_live(
         may=table.may_channel,
         limits=live_limits(own),
         gate=gate_limits(own),
-        behind=behind,
+        # Its clients are made below, and are asked after the start.
+        behind=lambda: behind() + centrifuge.manager.behind,
     )
     pace = RequestPace(own.rate)
     connections = replace(
@@ -244,6 +246,7 @@ def make_live(
         shared_hosts=trusted_proxies(settings.listen),
     )
     world = _make_world(own, service, reactor, wall, table=table, topics=topics, role_of=role_of)
+    centrifuge = CentrifugeClients(world, connections)
     return LivePart(
         service,
         LiveMethods(service, methods, session_user, new_id, before=[pace]),
@@ -252,7 +255,7 @@ def make_live(
         ServerChannel(service, wall),
         PoolSnapshots(service, reactor, partial(pool_figures, *figures, wall), own.pool_interval),
         durable,
-        CentrifugeClients(world, connections),
+        centrifuge,
         EventStreams(
             service,
             reactor,

@@ -136,7 +136,8 @@ class OverloadWatch:
             self._wait()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Look no more; the mode is normal from now on, and nobody is told."""
+        self.state = LoadState.NORMAL
         call, self._call = self._call, None
         if call is not None:
             call.cancel()

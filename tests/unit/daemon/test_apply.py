@@ -46,7 +46,7 @@ class ApplyTests(SynchronousTestCase):
         assert parts.rooms is not None
         assert parts.topics is not None
         assert parts.live is not None
-        limits = parts.bus.service.limits
+        limits, gate = parts.bus.service.limits, parts.live.service.gate
         return {
             "interval": parts.coordinator.interval,
             "expire": parts.handlers.rules.expire,
@@ -88,6 +88,12 @@ class ApplyTests(SynchronousTestCase):
             "topics_cleanup_interval": parts.topics.cleanup.interval,
             "live_rate": parts.live.pace.rate,
             "live_pool_interval": parts.live.snapshots.interval,
+            "live_device_rate": gate.devices.rate,
+            "live_overload_lag": gate.watch.limits.lag,
+            "live_overload_backlog": gate.watch.limits.backlog,
+            "live_overload_clients": gate.watch.limits.clients,
+            "live_overload_enter": gate.watch.limits.enter_after,
+            "live_overload_leave": gate.watch.limits.leave_after,
         }
 
     def test_each_alone(self) -> None:

@@ -106,10 +106,15 @@ class OverloadTests(SynchronousTestCase):
         self.assertEqual(load.changes, [])
 
     def test_stop(self) -> None:
-        """A watch that is stopped has no timer."""
+        """A watch that is stopped has no timer, and nothing is held any more."""
         load = Load()
+        load.backlog = 100
+        load.go(1)
+        self.assertTrue(load.watch.degraded)
         load.watch.stop()
         self.assertEqual(load.clock.calls, [])
+        self.assertFalse(load.watch.degraded)
+        self.assertEqual(len(load.changes), 1)
 
     @given(st.lists(st.tuples(st.sampled_from((0, 60, 100)), st.integers(1, 120)), max_size=20))
     def test_changes_alternate(self, loads: list[tuple[int, int]]) -> None:
