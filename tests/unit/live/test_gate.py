@@ -12,6 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.live.failures import LiveLimitExceeded
+from kupool.live.fanned import FannedRecord
 from kupool.live.gate import GateLimits, PublishingGate, PublishingWay
 from kupool.live.overload import LoadChange, OverloadLimits
 from kupool.live.publications import NewPublication, PublishedRecord, published
