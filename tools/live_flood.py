@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 CHANNEL = "load"
 
-#: The devices of one publisher and their types: enough that no device reaches its limit.
-DEVICES = 500
+#: The types of events of each device.
 TYPES = 4
 
 #: Messages that are written together, and seconds between two looks at what is due.
@@ -20,6 +19,18 @@ TICK = 0.005
 
 #: Messages that a publisher of the measurement of the capacity has under way.
 WINDOW = 16
+
+
+class FloodPlan(NamedTuple):
+    """Sessions that publish, devices of each, messages a second of all, and for how many seconds.
+
+    A rate of 0 is as fast as answers come, with few messages under way.
+    """
+
+    publishers: int
+    devices: int
+    rate: float
+    seconds: float
 
 
 class FloodCounts(NamedTuple):
@@ -35,10 +46,10 @@ class FloodCounts(NamedTuple):
 class Flooder(asyncio.Protocol):
     """One session that publishes; ``window`` of 0 does not wait for answers."""
 
-    def __init__(self, number: int, window: int) -> None:
+    def __init__(self, number: int, devices: int, window: int) -> None:
         self._window = window
         self._rest = b""
-        self._blocks = _blocks(number)
+        self._blocks = _blocks(number, devices)
         self._at = 0
         self.transport: Any = None
         self.writable = True
@@ -73,8 +84,8 @@ class Flooder(asyncio.Protocol):
             self.send_block()
 
 
-def _blocks(number: int) -> list[bytes]:
-    """Return messages to publish, ready to be written; each device and type occurs once."""
+def _blocks(number: int, devices: int) -> list[bytes]:
+    """Return messages to publish, ready to be written; each device and type occurs as often."""
     lines = [
         json.dumps(
             {
@@ -90,14 +101,17 @@ def _blocks(number: int) -> list[bytes]:
         ).encode()
         + b"\n"
         for kind in range(TYPES)
-        for device in range(DEVICES)
+        for device in range(devices)
     ]
+    lines *= BLOCK
     return [b"".join(lines[at : at + BLOCK]) for at in range(0, len(lines), BLOCK)]
 
 
-async def _run(port: int, publishers: int, rate: float, seconds: float) -> FloodCounts:
+async def _run(port: int, plan: FloodPlan) -> FloodCounts:
     loop = asyncio.get_running_loop()
-    flooders = [Flooder(number, 0 if rate else WINDOW) for number in range(publishers)]
+    publishers, devices, rate, seconds = plan
+    window = 0 if rate else WINDOW
+    flooders = [Flooder(number, devices, window) for number in range(publishers)]
     for each in flooders:
         await loop.create_connection(lambda each=each: each, "127.0.0.1", port)  # type: ignore[misc]
     begin = time.monotonic()
@@ -126,14 +140,10 @@ async def _run(port: int, publishers: int, rate: float, seconds: float) -> Flood
     return counts
 
 
-def flood(pipe: Connection, port: int, publishers: int, pace: tuple[float, float]) -> None:
-    """Publish at a rate in messages a second for some seconds, and send the counts to ``pipe``.
-
-    ``pace`` is the rate and the seconds. A rate of 0 publishes as fast as answers come, with few
-    messages under way: what is published then is the capacity.
-    """
-    pipe.send(asyncio.run(_run(port, publishers, *pace)))
+def flood(pipe: Connection, port: int, plan: FloodPlan) -> None:
+    """Publish as planned, and send the counts to ``pipe``."""
+    pipe.send(asyncio.run(_run(port, plan)))
     pipe.close()
 
 
-__all__ = ["CHANNEL", "FloodCounts", "flood"]
+__all__ = ["CHANNEL", "FloodCounts", "FloodPlan", "flood"]

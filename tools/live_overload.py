@@ -2,7 +2,7 @@
 
     python -m tools.live_overload --seconds 120
 
-First it measures how many normal messages of many devices a daemon of its own takes in a second,
+First it measures how many normal messages of its devices a daemon of its own takes in a second,
 over TCP, with one subscriber over WebSocket. Then publishers try to send ``--times`` as many for
 ``--seconds``, while emergencies are published, and the load ends.
 
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.servers.running_daemon import RunningDaemon
-from tools.live_flood import CHANNEL, FloodCounts, flood
+from tools.live_flood import CHANNEL, FloodCounts, FloodPlan, flood
 from tools.live_load import LoadClient, wait_for
 from tools.process import complaints
 
@@ -171,10 +171,8 @@ class Overload:
     async def _flood(self, rate: float, seconds: float) -> FloodCounts:
         near, far = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        pace = (rate, seconds)
-        process = context.Process(
-            target=flood, args=(far, self._daemon.port, self._arguments.publishers, pace)
-        )
+        plan = FloodPlan(self._arguments.publishers, self._arguments.devices, rate, seconds)
+        process = context.Process(target=flood, args=(far, self._daemon.port, plan))
         process.start()
         far.close()
         counts: FloodCounts = await asyncio.to_thread(near.recv)
@@ -249,6 +247,7 @@ def main() -> int:
     parser.add_argument("--times", type=_number(1), default=10.0, help="times the capacity")
     parser.add_argument("--measure", type=_number(1), default=5.0, help="seconds for the capacity")
     parser.add_argument("--publishers", type=int, default=20, help="sessions that publish")
+    parser.add_argument("--devices", type=int, default=5, help="of each of these sessions")
     parser.add_argument("--most-ms", type=float, default=200.0)
     parser.add_argument("--flag", action="append", default=[], help="of the daemon")
     arguments = parser.parse_args()
@@ -257,6 +256,7 @@ def main() -> int:
         f"--live-rules={CHANNEL} publish_by_clients=on queue=high",
         *(f"--permissions=* channel.publish {CHANNEL}",),
         "--live-rate=0",
+        "--live-device-rate=0",
         "--mq=memory",
         "--store=memory",
         *arguments.flag,

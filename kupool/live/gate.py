@@ -29,7 +29,7 @@ from kupool.live.publications import NewPublication, PublicationPriority, Publis
 from kupool.net.refusals import Refusals
 
 #: The part of the time that held publications have for themselves, so that the daemon can read.
-SHARE = 0.2
+SHARE = 0.3
 
 #: Is told when degraded mode begins or ends; must not raise.
 WatchLoad = Callable[[LoadChange], object]
@@ -52,7 +52,7 @@ class GateLimits:
     device_rate: int = 100
     devices: int = 10_000
     overload: OverloadLimits = field(default_factory=OverloadLimits)
-    held: int = 10_000
+    held: int = 1000
     batch_interval: float = 0.02
 
 

@@ -1065,7 +1065,7 @@ class NodeLiveSettings:
     )
     held: int = _setting(
         COUNT,
-        "10000",
+        "1000",
         "maximum number of messages that wait to be merged or sent in batches; more are refused",
         least=1,
         name="live_max_held",
