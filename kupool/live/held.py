@@ -1,4 +1,4 @@
-"""Publications that are held for a moment while the live channels are overloaded. Pure.
+"""Publications that are held for a moment while the live channels are overloaded.
 
 Each device of a channel has a lane, which is served in order: nothing of a device passes anything
 else of it. In a lane, a normal publication takes the place of the waiting normal one of the same

@@ -9,7 +9,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.live.durable import READ_WAIT, DurableHistory, publication_of, record_of
+from kupool.live.breaker import BreakerLimits
+from kupool.live.durable import READ_WAIT, DurableHistory, publication_of, record_of, topic_breaker
 from kupool.live.failures import HistoryUnavailable
 from kupool.live.publications import StreamPosition
 from kupool.topics.interfaces import Append
@@ -26,7 +27,12 @@ class Case(SynchronousTestCase):
         self.engine.create("t", TopicSettings())
         self.topics = topics_on(self.engine, self.clock, self.clock.seconds)
         self.store = DurableHistory(
-            self.topics, Partition("t", 0), "e", clock=self.clock, wall=self.clock.seconds
+            self.topics,
+            Partition("t", 0),
+            "e",
+            clock=self.clock,
+            wall=self.clock.seconds,
+            breaker=topic_breaker("t", self.clock, BreakerLimits()),
         )
         self.heard: list[Any] = []
         self.skipped: list[int] = []
