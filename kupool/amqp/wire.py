@@ -141,8 +141,10 @@ class _Told:
 
     def dataReceived(self, data: bytes) -> None:
         """Give each frame to the lane of its channel, or to pika."""
-        # pika closes a connection on which it sees nothing.
-        self._impl.bytes_received += self.splitter.feed(data)
+        taken = self.splitter.feed(data)
+        # pika closes a connection on which it sees nothing. It has counted the other bytes itself
+        # during that call, so its figure is read after it.
+        self._impl.bytes_received += taken
 
     @property
     def largest_frame(self) -> int:

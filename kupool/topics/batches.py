@@ -65,6 +65,16 @@ class _RecordBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     payload: bytes
 
 
+class _BatchHead(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What is before the payload, which is not looked at."""
+
+    batch_id: str
+    time: int
+    codec: str
+    count: int
+    size: int
+
+
 class RecordCodec:
     """Encodes and decodes batches; keeps nothing between calls."""
 
@@ -72,6 +82,7 @@ class RecordCodec:
         self._most = most_bytes
         self._encode = msgspec.msgpack.Encoder().encode
         self._batch = msgspec.msgpack.Decoder(_RecordBatch).decode
+        self._batch_head = msgspec.msgpack.Decoder(_BatchHead).decode
         self._records = msgspec.msgpack.Decoder(list[NewRecord]).decode
 
     def payload(self, records: Sequence[NewRecord]) -> bytes:
@@ -112,6 +123,16 @@ class RecordCodec:
         batch_id, now = made
         body = self._encode(_RecordBatch(batch_id, now, codec, count, len(plain), payload))
         return _HEAD.pack(VERSION, crc32(body)) + body
+
+    def plain_size(self, body: bytes) -> int:
+        """Return how many bytes the records of a batch have once they are decompressed.
+
+        Of what is no batch, its own size.
+        """
+        try:
+            return max(len(body), self._batch_head(memoryview(body)[_HEAD.size :]).size)
+        except (ValueError, RecursionError):
+            return len(body)
 
     def decode(self, body: bytes, base: int) -> tuple[str, list[Record]]:
         """Return the id of a batch and its records; ``base`` is the offset of the first.

@@ -337,7 +337,8 @@ class Topics:
     ) -> Deferred[Fetched]:
         """Return the records from an offset on, in batches of together ``max_bytes``.
 
-        The first batch is returned whatever its size. At the end of the partition it waits up to
+        That is their size after decompression. The first batch is returned whatever its size. At
+        the end of the partition it waits up to
         ``wait`` seconds for new records, and returns none if none come. Fails with
         :class:`UnknownTopic`, :class:`UnknownPartition`, :class:`OffsetOutOfRange`, and
         :class:`UnreadableBatch`, which says where reading can go on.
@@ -359,7 +360,7 @@ class Topics:
             left = until - self._clock.seconds()
             if batches:
                 self._stop_waiting(partition, told)
-                fetched = await self._decoded(partition, offset, batches)
+                fetched = await self._decoded(partition, offset, batches, max_bytes)
                 if fetched.records:
                     return fetched
                 offset = fetched.next_offset  # there are none in these batches from there on
@@ -380,19 +381,26 @@ class Topics:
                 del self._waiting[partition]
 
     async def _decoded(
-        self, partition: Partition, offset: int, batches: Sequence[StoredBatch]
+        self, partition: Partition, offset: int, batches: Sequence[StoredBatch], max_bytes: int
     ) -> Fetched:
-        decode = partial(self._decode, partition, offset, batches)
+        decode = partial(self._decode, partition, offset, batches, max_bytes)
         if sum(len(batch.body) for batch in batches) >= IN_THREAD:
             fetched: Fetched = await self._run_in_thread(decode)
             return fetched
         return decode()
 
-    def _decode(self, partition: Partition, offset: int, batches: Sequence[StoredBatch]) -> Fetched:
+    def _decode(
+        self, partition: Partition, offset: int, batches: Sequence[StoredBatch], max_bytes: int
+    ) -> Fetched:
         records: list[Record] = []
+        left = max_bytes
         decode = self._decoders.get(partition.topic, self._codec.decode)
         next_offset = offset
         for batch in batches:
+            # The engine goes by the compressed size, which may be a hundredth of this.
+            left -= self._codec.plain_size(batch.body)
+            if left < 0 and records:
+                break
             try:
                 _, found = decode(batch.body, batch.base)
             except (CorruptBatch, UnknownCodec) as error:

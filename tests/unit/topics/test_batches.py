@@ -97,6 +97,18 @@ class RecordCodecTests(SynchronousTestCase):
             joined = codec.join([(len(part), codec.payload(part)) for part in parts])
             self.assertEqual(joined, codec.payload([each for part in parts for each in part]))
 
+    def test_the_size_before_compression(self) -> None:
+        """Q-22: is known without decompressing; of what is no batch, it is its own."""
+        codec, records = RecordCodec(), [NewRecord(b"x" * 50_000)]
+        plain = len(codec.payload(records))
+        small = codec.encode(records, "i", 5, Compression("gzip"))
+        self.assertLess(len(small), 1000)
+        self.assertEqual(codec.plain_size(small), plain)
+        large = codec.encode(records, "i", 5, Compression())
+        self.assertEqual(codec.plain_size(large), len(large))
+        for body in (b"", b"123", b"no batch at all"):
+            self.assertEqual(codec.plain_size(body), len(body))
+
     def test_small_batches_stay_plain(self) -> None:
         """Q-20: below the threshold, and where compression would make them larger."""
         record = NewRecord(b"a" * 1000)

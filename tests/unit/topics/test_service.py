@@ -420,6 +420,21 @@ class ProduceTests(TopicsTestCase):
         self.assertEqual(len(self.settle(following)), 1)
 
 
+class CompressedFetchTests(SynchronousTestCase):
+    """Q-22, Q-39: a fetch of compressed records is limited by their size after decompression."""
+
+    def test_a_limit(self) -> None:
+        clock = Clock()
+        topics = topics_in_memory(clock)
+        settings = TopicSettings(compression="gzip", max_record=10_000)
+        self.successResultOf(topics.create("t", settings))
+        for _ in range(5):
+            self.successResultOf(topics.produce("t", [NewRecord(b"x" * 10_000)]))
+        for size, count in ((1, 1), (25_000, 2), (60_000, 5)):
+            fetched = self.successResultOf(topics.fetch(P0, 0, max_bytes=size))
+            self.assertEqual((len(fetched.records), fetched.next_offset), (count, count))
+
+
 class FetchTests(TopicsTestCase):
     """Q-03, Q-04, Q-17, Q-39, Q-40."""
 
