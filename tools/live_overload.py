@@ -153,7 +153,7 @@ class Overload:
             return ["the subscribers could not subscribe"]
         measured = await self._flood(0.0, arguments.measure)
         capacity = measured.published / arguments.measure
-        before = await self._status()
+        before, self.listener.others = await self._status(), 0
         print(f"capacity: {capacity:.0f} normal messages a second")
         looking = asyncio.ensure_future(self._look())
         ringing = asyncio.ensure_future(self._ring(arguments.seconds))

@@ -214,7 +214,13 @@ class LiveChannel:
         """Too much is being fanned out: subscribers learn, behind all that, what they missed."""
         if self._sending is not None and not self._overloaded:
             self._overloaded = True
-            self._sending.addCallback(lambda _: self._skip(self.last))
+            self._sending.addCallback(self._tell_overload)
+
+    def _tell_overload(self, _: None) -> None:
+        if self._sending is not None:  # an emergency was let through meanwhile
+            self._sending.addCallback(self._tell_overload)
+        else:
+            self._skip(self.last)
 
     def _skip(self, offset: int) -> None:
         """Go on behind publications that are lost; subscribers learn how many there were."""

@@ -167,9 +167,9 @@ class DurableHistory:
         *,
         clock: IReactorTime,
         wall: Callable[[], float],
-        breaker: Breaker | None = None,
+        breaker: Breaker,
     ) -> None:
-        self._breaker = breaker or topic_breaker(partition.topic, clock, BreakerLimits())
+        self._breaker = breaker
         self._topics = topics
         self._partition = partition
         self._epoch = epoch

@@ -49,9 +49,9 @@ class FannedRecord(Publication):
         self.encoded = EncodedOnce(lambda encoding: encoding.publication(channel, record))
 
     @property
-    def droppable(self) -> bool:
-        """Whether it may be dropped if too much is being fanned out: not an emergency."""
-        return self.record.priority < PublicationPriority.EMERGENCY
+    def urgent(self) -> bool:
+        """Whether it is an emergency, for which there is room where others are dropped."""
+        return self.record.priority == PublicationPriority.EMERGENCY
 
     def send_all(
         self,

@@ -46,7 +46,7 @@ class ApplyTests(SynchronousTestCase):
         assert parts.rooms is not None
         assert parts.topics is not None
         assert parts.live is not None
-        limits, gate = parts.bus.service.limits, parts.live.service.gate
+        limits = parts.bus.service.limits
         return {
             "interval": parts.coordinator.interval,
             "expire": parts.handlers.rules.expire,
@@ -87,13 +87,13 @@ class ApplyTests(SynchronousTestCase):
             "topics_fetches_size": parts.topics.sessions.limits.size,
             "topics_cleanup_interval": parts.topics.cleanup.interval,
             "live_rate": parts.live.pace.rate,
+            "live_device_rate": parts.live.service.gate.devices.rate,
+            "live_overload_lag": parts.live.service.gate.watch.limits.lag,
+            "live_overload_backlog": parts.live.service.gate.watch.limits.backlog,
+            "live_overload_clients": parts.live.service.gate.watch.limits.clients,
+            "live_overload_enter": parts.live.service.gate.watch.limits.enter_after,
+            "live_overload_leave": parts.live.service.gate.watch.limits.leave_after,
             "live_pool_interval": parts.live.snapshots.interval,
-            "live_device_rate": gate.devices.rate,
-            "live_overload_lag": gate.watch.limits.lag,
-            "live_overload_backlog": gate.watch.limits.backlog,
-            "live_overload_clients": gate.watch.limits.clients,
-            "live_overload_enter": gate.watch.limits.enter_after,
-            "live_overload_leave": gate.watch.limits.leave_after,
         }
 
     def test_each_alone(self) -> None:

@@ -30,7 +30,7 @@ class DeviceLimitTests(SynchronousTestCase):
         st.integers(1, 4),
     )
     def test_the_window_is_exact(self, steps: list[tuple[int, str, bool]], rate: int) -> None:
-        """An event is refused exactly if its device has had as many as it may in a second."""
+        """An event is refused exactly if its device has had as many as it may in that second."""
         clock = Hand()
         limit = DeviceLimit(clock, rate, most=10)
         passed: dict[str, list[float]] = {"a": [], "b": []}

@@ -10,13 +10,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.live.breaker import BreakerLimits, BreakerState
-from kupool.live.durable import (
-    READ_WAIT,
-    DurableHistory,
-    publication_of,
-    record_of,
-    topic_breaker,
-)
+from kupool.live.durable import READ_WAIT, DurableHistory, publication_of, record_of, topic_breaker
 from kupool.live.failures import HistoryUnavailable, SinkUnavailable
 from kupool.live.publications import StreamPosition
 from kupool.topics.interfaces import Append
@@ -33,7 +27,12 @@ class Case(SynchronousTestCase):
         self.engine.create("t", TopicSettings())
         self.topics = topics_on(self.engine, self.clock, self.clock.seconds)
         self.store = DurableHistory(
-            self.topics, Partition("t", 0), "e", clock=self.clock, wall=self.clock.seconds
+            self.topics,
+            Partition("t", 0),
+            "e",
+            clock=self.clock,
+            wall=self.clock.seconds,
+            breaker=topic_breaker("t", self.clock, BreakerLimits()),
         )
         self.heard: list[Any] = []
         self.skipped: list[int] = []

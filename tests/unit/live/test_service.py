@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.live.centrifuge.refusals import error_of
 from kupool.live.failures import (
     HistoryUnavailable,
     InvalidChannelName,
@@ -13,13 +14,16 @@ from kupool.live.failures import (
     InvalidWish,
     LiveLimitExceeded,
     NotAvailable,
+    SinkUnavailable,
     UnknownChannel,
     UnrecoverablePosition,
 )
 from kupool.live.hub import Channel, Hub
+from kupool.live.overload import LoadState
 from kupool.live.publications import NewPublication, StreamPosition
 from kupool.live.rules import ChannelKind, ChannelRule, ChannelRules
 from kupool.live.session import LiveSession
+from kupool.live.shown import error_row
 from kupool.live.wishes import HistoryWishes, SubscribeWishes
 from kupool.timing.chunks import CHUNK
 from kupool.topics.interfaces import Append
@@ -146,6 +150,65 @@ class PublishTests(Case):
         world.clock.advance(60)
         self.assertEqual(subscriber.data(), [2])
         session.disconnect()
+
+    def test_an_emergency_is_not_dropped(self) -> None:
+        """W-63: however much is being fanned out, everybody gets an emergency."""
+        world = LiveWorld(ChannelRule(pattern="a"), hub=SmallHub)
+        clients = [self.join(world)[0] for _ in range(CHUNK + 10)]
+        for each in range(50):
+            world.service.publish("a", new(each, priority=3 if each == 30 else 1))
+        world.turns()
+        self.assertEqual([30 in client.data() for client in clients], [True] * len(clients))
+
+    def test_merged_publications(self) -> None:
+        """W-62: who publishes an event again gets the place of the one that stands for it."""
+        world = LiveWorld(RULE)
+        subscriber, _ = self.join(world)
+        world.service.gate.watch.state = LoadState.DEGRADED
+        event = new(1, device="d", event_type="t", event_id="e")
+        first = world.service.publish("a", event)
+        world.service.publish("a", new(2, device="d", event_type="t"))
+        world.clock.advance(0.02)
+        record = self.successResultOf(first)
+        self.assertEqual((subscriber.data(), record.offset, record.merged), ([2], 1, 1))
+        self.assertEqual(self.successResultOf(world.service.publish("a", event)), record)
+
+    def test_what_the_daemon_says(self) -> None:
+        """The daemon's own messages are never limited or merged."""
+        world = LiveWorld(RULE)
+        subscriber, _ = self.join(world)
+        world.service.gate.watch.state = LoadState.DEGRADED
+        world.service.gate.devices.rate = 1
+        for each in range(3):
+            world.service.announce("a", new(each, device="d", event_type="t"))
+        self.assertEqual(subscriber.data(), [0, 1, 2])
+
+    def test_what_waits_for_slow_clients(self) -> None:
+        """W-65: the lengths of the queues are known by priority."""
+        world = LiveWorld(ChannelRule(pattern="a"))
+        subscriber, _ = self.join(world)
+        subscriber.stall()
+        for priority in (1, 1, 2, 3):
+            world.service.publish("a", new(1, priority=priority))
+        self.assertEqual(self.successResultOf(world.service.queued()), {1: 2, 2: 1, 3: 1})
+
+    def test_a_topic_that_fails(self) -> None:
+        """Issue text of build 7, overload: a channel fails at once while its topic does not work,
+        and says so; it works again after the wait.
+        """
+        engine, world = durable_world()
+        engine.broken = OSError("disk full")
+        for _ in range(5):
+            self.failureResultOf(world.service.publish("a", new(1)), HistoryUnavailable)
+        engine.broken = None
+        error = self.failureResultOf(world.service.publish("a", new(2)), SinkUnavailable).value
+        self.assertEqual(
+            error_row(error).text,
+            "Temporarily unavailable: topic t does not work at the moment: try again in 1 s",
+        )
+        self.assertIn("topic t does not work", error_of(error).message)
+        world.clock.advance(1)
+        self.successResultOf(world.service.publish("a", new(3)))
 
     def test_a_durable_channel_without_storage(self) -> None:
         world = LiveWorld(ChannelRule(pattern="a", kind=ChannelKind.DURABLE, topic="t"))
