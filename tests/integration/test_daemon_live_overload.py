@@ -31,10 +31,11 @@ FLAGS = (
 
 
 class Flood:
-    """A session that publishes as fast as it can until it is told to end."""
+    """A client that sends the same as fast as it can until it is told to end."""
 
-    def __init__(self, daemon: RunningDaemon) -> None:
-        self._peer = Peer(daemon.port)
+    def __init__(self, peer: Peer, lines: bytes) -> None:
+        self._peer = peer
+        self._lines = lines
         self._over = threading.Event()
         self._threads = [threading.Thread(target=each) for each in (self._send, self._read)]
 
@@ -50,22 +51,46 @@ class Flood:
         self._peer.close()
 
     def _send(self) -> None:
-        self._peer.send(self._request("authorize", username="flood"))
-        lines = b"".join(
-            self._request("publish", channel="load", data=number, device="d", type="t")
-            for number in range(100)
-        )
         while not self._over.is_set():
-            self._peer.send(lines)
+            self._peer.send(self._lines)
         self._peer.finish()
 
     def _read(self) -> None:
         while self._peer.socket.recv(65536):
             pass
 
-    @staticmethod
-    def _request(method: str, **params: Any) -> bytes:
-        return json.dumps({"id": 1, "method": method, "params": params}).encode() + b"\n"
+
+def flood_of_session(daemon: RunningDaemon) -> Flood:
+    """Return a session that publishes events of one device and type."""
+    peer = Peer(daemon.port)
+    peer.send(_request("authorize", username="flood"))
+    event = {"channel": "load", "device": "d", "type": "t"}
+    return Flood(peer, b"".join(_request("publish", **event, data=each) for each in range(100)))
+
+
+def flood_of_centrifuge(daemon: RunningDaemon) -> Flood:
+    """Return a client of the Centrifuge protocol that publishes."""
+    peer = Peer(daemon.http_port)
+    peer.send(
+        b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    while peer.line().strip():
+        pass
+    peer.send(_frame({"id": 1, "connect": {}}))
+    publish = {"id": 2, "publish": {"channel": "load", "data": 1}}
+    return Flood(peer, _frame(publish) * 100)
+
+
+def _request(method: str, **params: Any) -> bytes:
+    return json.dumps({"id": 1, "method": method, "params": params}).encode() + b"\n"
+
+
+def _frame(command: dict[str, Any]) -> bytes:
+    """Return a text frame of a client, with a mask that changes nothing."""
+    data = json.dumps(command).encode()
+    return bytes((0x81, 0x80 | len(data))) + bytes(4) + data
 
 
 def told(reader: EventReader, kind: str, channel: str) -> Any:
@@ -103,7 +128,7 @@ class DegradedModeTests(SynchronousTestCase):
             EventReader(self.daemon, "channel=events") as events,
             EventReader(self.daemon, "channel=load&min_priority=3") as urgent,
         ):
-            with Flood(self.daemon), LivePeer(self.daemon, "line") as alarm:
+            with flood_of_session(self.daemon), LivePeer(self.daemon, "line") as alarm:
                 degraded = told(server, "live.degraded", "server")
                 self.assertGreaterEqual(degraded["clients"], 1)
                 event(events, "live.degraded")
@@ -128,6 +153,14 @@ class DegradedModeTests(SynchronousTestCase):
         self.assertEqual(status["entered"], status["left"])
         self.assertIn("Live channels are overloaded", self.daemon.output)
         self.assertIn("no longer overloaded", self.daemon.output)
+
+    def test_clients_of_the_centrifuge_protocol(self) -> None:
+        """Their requests that wait are an overload as well."""
+        with EventReader(self.daemon, "channel=server") as server:
+            with flood_of_centrifuge(self.daemon):
+                degraded = told(server, "live.degraded", "server")
+                self.assertGreaterEqual(degraded["clients"], 1)
+            told(server, "live.recovered", "server")
 
 
 class DeviceLimitDaemonTests(SynchronousTestCase):
