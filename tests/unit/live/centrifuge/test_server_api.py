@@ -10,7 +10,7 @@ import msgspec
 from twisted.internet.defer import Deferred, fail
 
 from kupool.live.centrifuge.client import ClientIdentity
-from kupool.live.centrifuge.server_api import ABSENT_METHODS, NodeIdentity, ServerApi
+from kupool.live.centrifuge.server_api import ABSENT_METHODS, ApiLimits, NodeIdentity, ServerApi
 from kupool.live.failures import HistoryUnavailable
 from kupool.permissions.offered import LIVE_METHODS
 from tests.fakes.centrifuge import FakeCentrifugeClient
@@ -21,7 +21,8 @@ class ServerApiCase(CentrifugeCase):
     def setUp(self) -> None:
         super().setUp()
         node = NodeIdentity("uid", "host", self.live.clock.seconds())
-        self.api = ServerApi(self.server.world, node, most=3)
+        self.api = ServerApi(self.server.world, node, ApiLimits(calls=3, answer=2000))
+        self.addCleanup(self.api.stop)
 
     def answer(self, method: str, body: Any) -> Any:
         """Return the answer, or the code of its error."""
@@ -75,7 +76,7 @@ class RequestTests(ServerApiCase):
             ("batch", {"commands": 1}),
         ):
             self.assertEqual(self.answer(method, body), 107, (method, body))
-        self.assertEqual(self.api.refused["publish"], 10)
+        self.assertEqual(self.api.refusals.counts["server API, publish, error 107"], 10)
 
     def test_limits(self) -> None:
         """W-87: of channels and commands."""
