@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, DeferredLock, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from kupool.live.centrifuge.api_messages import ApiAnswer
@@ -42,6 +42,8 @@ class BatchRun:
         self._refuse = refuse
         self._most = most
         self._left = most
+        #: Broadcasts take their breaks one after the other, or all would work in the same turn.
+        self._broadcasting = DeferredLock()
 
     async def replies(
         self, calls: Sequence[tuple[str, bytes]], *, parallel: bool
@@ -60,12 +62,20 @@ class BatchRun:
     async def _reply(self, method: str, body: bytes) -> msgspec.Raw:
         if self._left <= 0:
             return _shown(method, self._refuse(method, self._too_large()))
-        reply = _shown(method, await self._answer(method, body))
+        reply = _shown(method, await self._answered(method, body))
         size = len(bytes(reply))
         if size > self._left and method in _READING:
             reply = _shown(method, self._refuse(method, self._too_large()))
         self._left -= size
         return reply
+
+    async def _answered(self, method: str, body: bytes) -> ApiAnswer:
+        if method != "broadcast":
+            return await self._answer(method, body)
+        answer: ApiAnswer = await self._broadcasting.run(
+            lambda: Deferred.fromCoroutine(self._answer(method, body))
+        )
+        return answer
 
     def _too_large(self) -> CentrifugeError:
         text = (
