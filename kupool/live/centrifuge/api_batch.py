@@ -20,6 +20,8 @@ from kupool.timing.chunks import Breaks
 
 #: The methods whose answers may be large, and that change nothing.
 _READING = frozenset({"history", "presence", "channels"})
+#: Broadcasts would take their breaks in the same turn, and large answers be in memory together.
+_ONE_BY_ONE = _READING | {"broadcast"}
 
 
 class BatchRun:
@@ -42,8 +44,7 @@ class BatchRun:
         self._refuse = refuse
         self._most = most
         self._left = most
-        #: Broadcasts take their breaks one after the other, or all would work in the same turn.
-        self._broadcasting = DeferredLock()
+        self._one_by_one = DeferredLock()
 
     async def replies(
         self, calls: Sequence[tuple[str, bytes]], *, parallel: bool
@@ -70,9 +71,9 @@ class BatchRun:
         return reply
 
     async def _answered(self, method: str, body: bytes) -> ApiAnswer:
-        if method != "broadcast":
+        if method not in _ONE_BY_ONE:
             return await self._answer(method, body)
-        answer: ApiAnswer = await self._broadcasting.run(
+        answer: ApiAnswer = await self._one_by_one.run(
             lambda: Deferred.fromCoroutine(self._answer(method, body))
         )
         return answer
