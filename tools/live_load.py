@@ -40,6 +40,9 @@ PER_CLIENT = 30_000
 #: Seconds that stalled clients have to catch up.
 CATCH_UP = 60.0
 
+#: The kind of a WebSocket frame with text.
+_TEXT = 1
+
 _HANDSHAKE = (
     "GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
     "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -103,18 +106,18 @@ class LoadClient(asyncio.Protocol):
     def _read_frames(self) -> None:
         data, at = self._data, 0
         while len(data) - at >= 2:
-            size, start = data[at + 1], at + 2
+            kind, size, start = data[at] & 0x0F, data[at + 1], at + 2
             if size > 125:
                 width = 2 if size == 126 else 8
                 size, start = int.from_bytes(data[start : start + width], "big"), start + width
             if len(data) < start + size:
                 break
             at = start + size
-            if data[start - 2] & 0x0F != 8 and data[start : start + 1] == b"{":
+            if kind == _TEXT:
                 for line in data[start:at].split(b"\n"):
                     self._message(json.loads(line))
             else:
-                self.told.append(repr(data[start:at]))
+                self.told.append(repr(data[start:at])[:200])
         self._data = data[at:]
 
     def _message(self, message: dict[str, Any]) -> None:
@@ -253,6 +256,12 @@ async def _catch_up(load: Load, stalled: list[LoadClient]) -> list[str]:
         f"{full} got everything, {told} the exact count of what they missed"
     )
     wrong = [] if done and full + told == len(stalled) else ["a stalled client does not know all"]
+    for each in stalled:
+        if each.got + each.missed != load.published:
+            wrong.append(
+                f"a client got {each.got}, missed {each.missed}, is at {each.offset}, "
+                f"was closed {each.closes} times, and told {each.told[-3:]}"
+            )
     if any(each.unsaid for each in stalled):
         wrong.append("a stalled client missed something unsaid")
     return wrong

@@ -31,7 +31,7 @@ from kupool.daemon.live_rules import channel_rules
 from kupool.daemon.login_limits import login_settings
 from kupool.daemon.pace import RequestPace
 from kupool.live.breaker import Breaker, BreakerLimits
-from kupool.live.centrifuge.server_api import NodeIdentity, ServerApi
+from kupool.live.centrifuge.server_api import ApiLimits, NodeIdentity, ServerApi
 from kupool.live.centrifuge.tokens import CentrifugeTokens
 from kupool.live.centrifuge.world import CentrifugeSettings, CentrifugeWorld
 from kupool.live.durable import DurableHistory, topic_breaker
@@ -198,6 +198,7 @@ class LivePart:
         await self.centrifuge.stop()
         await self.streams.stop()
         self.service.stop()
+        self.api.stop()
         self.keys.stop()
 
 
@@ -268,7 +269,7 @@ def make_live(
         ServerApi(
             world,
             NodeIdentity(new_id(), gethostname(), reactor.seconds()),
-            most=own.api_max_calls,
+            ApiLimits(own.api_max_calls, own.api_max_answer),
         ),
         KeyGuard(reactor, login_settings(settings.logins)),
     )

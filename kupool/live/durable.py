@@ -329,7 +329,7 @@ class DurableHistory:
         start, fetched = await self._fetch_from(offset)
         # Where offsets have gaps, all that is known is that one is lost.
         missed = start - offset if self._dense else int(start > offset)
-        if start > position.offset:  # written and lost meanwhile
+        if start > max(offset, position.offset):  # written and lost meanwhile
             position = StreamPosition(start, self._epoch)
         found = [publication_of(record) for record in fetched.records[:limit]]
         if found and found[-1].offset > position.offset:  # written meanwhile

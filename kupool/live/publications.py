@@ -9,6 +9,15 @@ from typing import NamedTuple
 import msgspec
 
 
+def one_line(data: bytes) -> bytes:
+    """Return JSON text without line breaks, which end a message; raises :class:`ValueError`."""
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+        return msgspec.json.format(data, indent=-1) if b"\n" in data or b"\r" in data else data
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON") from None
+
+
 class PublicationPriority(IntEnum):
     """How urgent a publication is."""
 
@@ -141,5 +150,6 @@ __all__ = [
     "PublicationPriority",
     "PublishedRecord",
     "StreamPosition",
+    "one_line",
     "published",
 ]

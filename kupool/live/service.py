@@ -41,6 +41,7 @@ from kupool.live.publications import (
     PublicationPriority,
     PublishedRecord,
     StreamPosition,
+    one_line,
     published,
 )
 from kupool.live.rules import ChannelKind, ChannelRules
@@ -287,13 +288,10 @@ class LiveService:
                 f"the publication has {size} bytes, {self.limits.publication_bytes} are accepted"
             )
         try:
-            msgspec.json.decode(new.data, type=msgspec.Raw)
-            if b"\n" in new.data or b"\r" in new.data:
-                line = msgspec.json.format(new.data, indent=-1)
-                return msgspec.structs.replace(new, data=line)
-        except (ValueError, RecursionError):
+            line = one_line(new.data)
+        except ValueError:
             raise InvalidPublication("the data of the publication is not JSON") from None
-        return new
+        return new if line is new.data else msgspec.structs.replace(new, data=line)
 
     @property
     def repeated(self) -> int:

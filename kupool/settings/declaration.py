@@ -1176,6 +1176,14 @@ class NodeLiveSettings:
         least=1,
         name="live_api_max_calls",
     )
+    api_max_answer: int = _setting(
+        SIZE,
+        "32MiB",
+        "size of the answer to a batch from which on the server API of live channels refuses its "
+        "other commands",
+        least=65536,
+        name="live_api_max_answer",
+    )
     anonymous: str = _setting(
         choice("on", "off"),
         "on",

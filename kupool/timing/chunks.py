@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 T = TypeVar("T")
@@ -231,8 +232,24 @@ def in_chunks(
     return done
 
 
+class Breaks:
+    """Lets other work go on between the steps of a coroutine that has many of them."""
+
+    __slots__ = ("_clock", "_until")
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._until = clock.seconds() + SHARE
+
+    async def take(self) -> None:
+        """Go on in the next reactor turn if the time for this one is used up."""
+        if self._clock.seconds() >= self._until:
+            await deferLater(self._clock, 0)
+            self._until = self._clock.seconds() + SHARE
+
+
 def _log(thing: object) -> None:
     Logger(__name__).failure("One of many calls failed")
 
 
-__all__ = ["CHUNK", "SHARE", "STEP", "ChunkQueue", "Chunks", "Piece", "in_chunks"]
+__all__ = ["CHUNK", "SHARE", "STEP", "Breaks", "ChunkQueue", "Chunks", "Piece", "in_chunks"]

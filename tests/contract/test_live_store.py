@@ -123,6 +123,13 @@ class LiveStoreContract:
         part = await store.after(5, 10)
         self.assertEqual((list(part.publications), part.missed, part.more), ([], 0, False))
 
+    async def test_read_behind_the_end(self) -> None:
+        """W-75: whoever asks for what is not there yet is told where the end is."""
+        store = await self.store(*range(2))
+        for offset in (3, 2**63, 10**30):
+            part = await store.after(offset, 10)
+            self.assertEqual((list(part.publications), part.position.offset), ([], 2), offset)
+
     async def test_read_in_parts(self) -> None:
         store = await self.store(*range(5))
         offset, found, more = 0, [], True

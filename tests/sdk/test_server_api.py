@@ -239,6 +239,19 @@ class ServerApiTests(SynchronousTestCase):
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
 
+    def test_a_request_on_several_lines(self) -> None:
+        """W-23: a client gets each message on one line all the same."""
+        reader = self.subscriber("grace")
+        body = {"user": "grace", "channel": "recovery:lines", "data": {"d": 1}, "info": {"i": 2}}
+        text = json.dumps(body, indent=2).encode()
+        self.assertEqual(self.post("subscribe", text, **{"X-API-Key": self.key})[0], 200)
+        self.assertEqual(reader.push()["subscribe"]["data"], {"d": 1})
+
+    def test_refusals_are_logged(self) -> None:
+        """W-87: by method and code."""
+        self.refused(self.cent.PresenceRequest(channel="no:such"), 102)
+        self.assertTrue(self.daemon.lines_with("server API, presence, error 102"))
+
     def test_keys(self) -> None:
         """W-72: nothing without the key, which may be in either header."""
         right = {"X-API-Key": self.key}

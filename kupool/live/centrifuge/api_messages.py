@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from kupool.live.centrifuge.codes import BAD_REQUEST
 from kupool.live.centrifuge.messages import ABSENT, PositionRequest, raw_json
 from kupool.live.centrifuge.refusals import CommandRefused
 from kupool.live.centrifuge.tokens import ServerSubscription
-from kupool.live.publications import NewPublication, StreamPosition
+from kupool.live.filters import LONGEST_VALUE
+from kupool.live.publications import NewPublication, StreamPosition, one_line
+
+#: Seconds since the epoch; no more than a float holds exactly.
+Seconds = Annotated[int, Meta(ge=0, le=2**53)]
+#: Keys are remembered for a while, so they are short.
+IdempotencyKey = Annotated[str, Meta(max_length=LONGEST_VALUE)]
 
 
 def bad_request(why: str) -> CommandRefused:
@@ -24,13 +31,15 @@ def bad_request(why: str) -> CommandRefused:
 
 
 def _json_of(name: str, given: Raw, encoded: str | None) -> bytes:
-    """Return JSON that is given as it is, or in base64; empty if there is none."""
-    if encoded is None:
-        return raw_json(given) or b""
+    """Return JSON that is given as it is, or in base64, on one line; empty if there is none."""
     try:
-        return b64decode(encoded, validate=True)
+        text = raw_json(given) or b"" if encoded is None else b64decode(encoded, validate=True)
     except ValueError:
         raise bad_request(f"b64{name} is not base64") from None
+    try:
+        return one_line(text) if text else b""
+    except ValueError:
+        raise bad_request(f"b64{name} is not JSON in base64") from None
 
 
 class _Flag(Struct):
@@ -42,7 +51,7 @@ class _Publishing(Struct):
     b64data: str | None = None
     skip_history: bool | None = None
     tags: dict[str, str] | None = None
-    idempotency_key: str | None = None
+    idempotency_key: IdempotencyKey | None = None
 
     def publication(self) -> NewPublication:
         """Return what is to be published; raises :class:`CommandRefused`."""
@@ -77,7 +86,7 @@ class ApiSubscribe(_OfUser):
     b64info: str | None = None
     data: Raw = ABSENT
     b64data: str | None = None
-    expire_at: int | None = None
+    expire_at: Seconds | None = None
     recover_since: PositionRequest | None = None
     override: dict[str, _Flag | None] | None = None
 
@@ -120,7 +129,7 @@ class ApiRefresh(_OfUser):
     """Change when the connections of a user end; those that are ``expired`` end now."""
 
     expired: bool | None = None
-    expire_at: int | None = None
+    expire_at: Seconds | None = None
     info: Raw = ABSENT
 
 
@@ -203,9 +212,9 @@ class ApiNodes(Struct, frozen=True):
 
 
 class ApiReplies(Struct, frozen=True):
-    """The answers to the commands of a batch, in their order."""
+    """The answers to the commands of a batch, in their order, as JSON."""
 
-    replies: Sequence[Mapping[str, object]]
+    replies: Sequence[Raw]
 
 
 __all__ = [

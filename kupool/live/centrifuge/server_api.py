@@ -16,15 +16,16 @@ ended, and not begun.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from kupool.incidents import report
+from kupool.live.centrifuge.api_batch import BatchRun
 from kupool.live.centrifuge.api_messages import (
     ApiAnswer,
     ApiBatch,
@@ -74,6 +75,8 @@ from kupool.live.failures import AlreadySubscribed, LiveError, SubscriptionCance
 from kupool.live.publications import NewPublication, StreamPosition
 from kupool.live.session import LiveSession
 from kupool.live.wishes import HistoryWishes
+from kupool.net.refusals import Refusals
+from kupool.timing.chunks import Breaks
 
 #: Methods of other servers of the protocol that this one does not have.
 ABSENT_METHODS = (
@@ -110,21 +113,27 @@ class NodeIdentity(NamedTuple):
     since: float
 
 
-class ServerApi:
-    """Does what applications ask for.
-
-    A broadcast has at most ``most`` channels, and a batch as many commands. :attr:`calls` and
-    :attr:`refused` count by method.
+@dataclass(frozen=True)
+class ApiLimits:
+    """A broadcast has at most ``calls`` channels, and a batch as many commands; its answer has
+    about ``answer`` bytes.
     """
+
+    calls: int = 1000
+    answer: int = 32 * 1024 * 1024
+
+
+class ServerApi:
+    """Does what applications ask for."""
 
     _log = Logger()
 
-    def __init__(self, world: CentrifugeWorld, node: NodeIdentity, *, most: int) -> None:
+    def __init__(self, world: CentrifugeWorld, node: NodeIdentity, limits: ApiLimits) -> None:
         self._world = world
         self._node = node
-        self._most = most
-        self.calls: Counter[str] = Counter()
-        self.refused: Counter[str] = Counter()
+        self._limits = limits
+        #: The errors by method and code; logged at once, then once a minute.
+        self.refusals = Refusals(world.clock)
         self._methods: Mapping[str, tuple[type, Callable[[Any], Awaitable[object]]]] = {
             "publish": (ApiPublish, self._publish),
             "broadcast": (ApiBroadcast, self._broadcast),
@@ -152,11 +161,13 @@ class ServerApi:
         try:
             return await self._batch(_decoded(body or b"{}", ApiBatch))
         except CommandRefused as refused:
-            self._count_refusal(method)
-            return _refusal(refused.error)
+            return self._refusal(method, refused.error)
+
+    def stop(self) -> None:
+        """Log the refusals that are not logged yet."""
+        self.refusals.stop()
 
     async def _answer(self, method: str, body: bytes) -> ApiAnswer:
-        self.calls[method if method in self._methods else "other"] += 1
         try:
             if method in ABSENT_METHODS:
                 raise CommandRefused(NOT_AVAILABLE)
@@ -164,20 +175,24 @@ class ServerApi:
                 raise CommandRefused(METHOD_NOT_FOUND)
             form, call = self._methods[method]
             return ApiAnswer(await call(_decoded(body, form)))
-        except CommandRefused as refused:
-            error = refused.error
-        except LiveError as refusal:
-            error = error_of(refusal)
         except (CancelledError, GeneratorExit):
             raise
-        except BaseException:  # including SystemExit
-            told = report(self._log, "Request {method} of an application failed", method=method)
-            error = INTERNAL._replace(message=told.text)
-        self._count_refusal(method)
-        return _refusal(error)
+        except BaseException as error:  # including SystemExit
+            return self._refusal(method, self._error(method, error))
 
-    def _count_refusal(self, method: str) -> None:
-        self.refused[method if method in self._methods else "other"] += 1
+    def _error(self, method: str, error: BaseException) -> CentrifugeError:
+        """Return what the application is told of an error; reports one that nobody expects."""
+        if isinstance(error, CommandRefused):
+            return error.error
+        if isinstance(error, LiveError):
+            return error_of(error)
+        told = report(self._log, "Request {method} of an application failed", method=method)
+        return INTERNAL._replace(message=told.text)
+
+    def _refusal(self, method: str, error: CentrifugeError) -> ApiAnswer:
+        known = method if method in (*self.methods, *ABSENT_METHODS) else "unknown method"
+        self.refusals.note(f"server API, {known}, error {error.code}")
+        return ApiAnswer(error=ApiRefusal(error.code, error.message))
 
     async def _batch(self, request: ApiBatch) -> ApiReplies:
         commands = request.commands or []
@@ -186,24 +201,13 @@ class ServerApi:
             if len(command) != 1:
                 raise bad_request(f"command {number} has {len(command)} methods, expected one")
         calls = [(method, bytes(body)) for command in commands for method, body in command.items()]
-        if request.parallel:
-            answers = await gatherResults(
-                [Deferred.fromCoroutine(self._answer(*call)) for call in calls], consumeErrors=True
-            )
-        else:
-            answers = [await self._answer(*call) for call in calls]
-        return ApiReplies(
-            [
-                {method: answer.result}
-                if answer.error is msgspec.UNSET
-                else {"error": answer.error}
-                for (method, _), answer in zip(calls, answers, strict=True)
-            ]
-        )
+        run = BatchRun(self._world.clock, self._answer, self._refusal, most=self._limits.answer)
+        return ApiReplies(await run.replies(calls, parallel=bool(request.parallel)))
 
     def _check_count(self, what: str, count: int) -> None:
-        if count > self._most:
-            text = f"{LIMIT_EXCEEDED.message}: {count} {what}, {self._most} are accepted"
+        most = self._limits.calls
+        if count > most:
+            text = f"{LIMIT_EXCEEDED.message}: {count} {what}, {most} are accepted"
             raise CommandRefused(LIMIT_EXCEEDED._replace(message=text))
 
     # -- publishing
@@ -218,10 +222,12 @@ class ServerApi:
         if not channels:
             raise bad_request("channels is missing")
         self._check_count("channels", len(channels))
-        publication = request.publication()
-        return ApiBroadcasted(
-            [await self._one_of(channel, request, publication) for channel in channels]
-        )
+        publication, breaks = request.publication(), Breaks(self._world.clock)
+        answers = []
+        for channel in channels:
+            await breaks.take()
+            answers.append(await self._one_of(channel, request, publication))
+        return ApiBroadcasted(answers)
 
     async def _one_of(
         self, channel: str, request: ApiBroadcast, publication: NewPublication
@@ -229,10 +235,10 @@ class ServerApi:
         try:
             self._check_history(_channel_of(channel), request.skip_history)
             return ApiAnswer(await self._published(channel, publication))
-        except CommandRefused as refused:
-            return _refusal(refused.error)
-        except LiveError as refusal:
-            return _refusal(error_of(refusal))
+        except (CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # the other channels have their publication all the same
+            return self._refusal("broadcast", self._error("broadcast", error))
 
     def _check_history(self, channel: str, skip: bool | None) -> None:
         """Refuse to publish past the history of a channel that has one."""
@@ -303,7 +309,9 @@ class ServerApi:
         if given is not None and given.code:
             if given.code not in _CODES:
                 raise bad_request(f"disconnect: code {given.code} is not from 3000 to 4999")
-            reason = Disconnect(given.code, given.reason[:120])
+            # A frame that closes a WebSocket has room for so many bytes.
+            text = given.reason.encode()[:120].decode(errors="ignore")
+            reason = Disconnect(given.code, text)
         kept = request.whitelist or ()
         for client in self._clients(request):
             if client.client_id not in kept:
@@ -379,8 +387,4 @@ def _channel_of(name: str | None) -> str:
     return name
 
 
-def _refusal(error: CentrifugeError) -> ApiAnswer:
-    return ApiAnswer(error=ApiRefusal(error.code, error.message))
-
-
-__all__ = ["ABSENT_METHODS", "NodeIdentity", "ServerApi"]
+__all__ = ["ABSENT_METHODS", "ApiLimits", "NodeIdentity", "ServerApi"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.timing.chunks import CHUNK, SHARE, STEP, Chunks, in_chunks
+from kupool.timing.chunks import CHUNK, SHARE, STEP, Breaks, Chunks, in_chunks
 from tests.fakes.peers import TurnClock
 
 
@@ -71,6 +72,26 @@ class ChunksTests(Case):
             self.chunks.wake()
             self.assertRaises(ValueError, self.clock.turn)
             self.assertEqual(self.parts, parts)
+
+
+class BreaksTests(Case):
+    """Issue 17, build 3: a coroutine with many steps leaves time for other work."""
+
+    def test_a_turn_has_its_share(self) -> None:
+        breaks, done = Breaks(self.clock), []
+
+        async def work() -> None:
+            for number in range(6):
+                await breaks.take()
+                done.append(number)
+                self.clock.advance(SHARE / 2)
+
+        work_done = Deferred.fromCoroutine(work())
+        for steps in (2, 4, 6):
+            self.assertEqual(len(done), steps)
+            self.clock.turn()
+        self.successResultOf(work_done)
+        self.assertTrue(self.idle())
 
 
 class InChunksTests(Case):

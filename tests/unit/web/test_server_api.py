@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 
 from kupool.accounts.key_guard import WRONG_KEY, KeyGuard
 from kupool.accounts.login_guard import LoginSettings
-from kupool.live.centrifuge.server_api import ABSENT_METHODS, NodeIdentity, ServerApi
+from kupool.live.centrifuge.server_api import ABSENT_METHODS, ApiLimits, NodeIdentity, ServerApi
 from kupool.live.rules import ChannelRule
 from kupool.web.access import WebAccess
 from kupool.web.answers import ApiResource
@@ -30,7 +30,8 @@ class ServerApiRouteCase(RouteTestCase):
         live = LiveWorld(ChannelRule(pattern="*", history_size=5))
         self.addCleanup(live.service.stop)
         world = CentrifugeServer(live).world
-        api = ServerApi(world, NodeIdentity("uid", "host", 0.0), most=3)
+        api = ServerApi(world, NodeIdentity("uid", "host", 0.0), ApiLimits(calls=3))
+        self.addCleanup(api.stop)
         self.guard_clock = Clock()
         self.guard = KeyGuard(self.guard_clock, LoginSettings(address_failures=3, at_once=1.0))
         self.addCleanup(self.guard.stop)

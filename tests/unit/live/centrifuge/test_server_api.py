@@ -10,9 +10,10 @@ import msgspec
 from twisted.internet.defer import Deferred, fail
 
 from kupool.live.centrifuge.client import ClientIdentity
-from kupool.live.centrifuge.server_api import ABSENT_METHODS, NodeIdentity, ServerApi
+from kupool.live.centrifuge.server_api import ABSENT_METHODS, ApiLimits, NodeIdentity, ServerApi
 from kupool.live.failures import HistoryUnavailable
 from kupool.permissions.offered import LIVE_METHODS
+from kupool.timing.chunks import SHARE
 from tests.fakes.centrifuge import FakeCentrifugeClient
 from tests.unit.live.centrifuge.test_client import CentrifugeCase
 
@@ -21,7 +22,8 @@ class ServerApiCase(CentrifugeCase):
     def setUp(self) -> None:
         super().setUp()
         node = NodeIdentity("uid", "host", self.live.clock.seconds())
-        self.api = ServerApi(self.server.world, node, most=3)
+        self.api = ServerApi(self.server.world, node, ApiLimits(calls=3, answer=2000))
+        self.addCleanup(self.api.stop)
 
     def answer(self, method: str, body: Any) -> Any:
         """Return the answer, or the code of its error."""
@@ -58,13 +60,19 @@ class RequestTests(ServerApiCase):
             ("publish", b"[" * 100_000),
             ("broadcast", {"data": 1}),
             ("broadcast", {"channels": [], "data": 1}),
+            ("publish", {"channel": "a", "data": 1, "idempotency_key": "k" * 256}),
             ("subscribe", {"channel": "a"}),
+            ("subscribe", {"user": "u", "channel": "a", "b64data": b64encode(b"}{").decode()}),
+            ("subscribe", {"user": "u", "channel": "a", "b64info": b64encode(b"}{").decode()}),
+            ("subscribe", {"user": "u", "channel": "a", "expire_at": int("9" * 400)}),
             ("subscribe", {"user": "u"}),
             ("subscribe", {"user": "u", "channel": "a", "override": {"other": {"value": True}}}),
             ("unsubscribe", {"channel": "a"}),
             ("disconnect", {}),
             ("disconnect", {"user": "u", "disconnect": {"code": 2999, "reason": ""}}),
             ("refresh", {}),
+            ("refresh", {"user": "u", "expire_at": int("9" * 400)}),
+            ("refresh", {"user": "u", "expire_at": -1}),
             ("presence", {}),
             ("presence_stats", {}),
             ("history", {}),
@@ -75,7 +83,7 @@ class RequestTests(ServerApiCase):
             ("batch", {"commands": 1}),
         ):
             self.assertEqual(self.answer(method, body), 107, (method, body))
-        self.assertEqual(self.api.refused["publish"], 10)
+        self.assertEqual(self.api.refusals.counts["server API, publish, error 107"], 11)
 
     def test_limits(self) -> None:
         """W-87: of channels and commands."""
@@ -132,6 +140,36 @@ class ChannelTests(ServerApiCase):
         body = {"channels": ["a", "", "small:b"], "data": 1}
         responses = self.answer("broadcast", body)["responses"]
         self.assertEqual([sorted(each) for each in responses], [["result"], ["error"], ["result"]])
+
+    def test_a_broadcast_of_which_one_fails_unexpectedly(self) -> None:
+        """The others have their publication, so they are not answered with an error."""
+        publish = self.live.service.publish
+
+        def failing(channel: str, publication: Any) -> Any:
+            return fail(ZeroDivisionError()) if channel == "b" else publish(channel, publication)
+
+        self.patch(self.live.service, "publish", failing)
+        body = {"channels": ["a", "b", "c"], "data": 1}
+        responses = self.answer("broadcast", body)["responses"]
+        self.assertEqual([sorted(each) for each in responses], [["result"], ["error"], ["result"]])
+        self.assertEqual(responses[1]["error"]["code"], 100)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.api.refusals.counts["server API, broadcast, error 100"], 1)
+
+    def test_a_broadcast_takes_breaks(self) -> None:
+        """W-87: nobody else waits for its end."""
+        publish = self.live.service.publish
+
+        def slow(channel: str, publication: Any) -> Any:
+            self.live.clock.advance(SHARE)
+            return publish(channel, publication)
+
+        self.patch(self.live.service, "publish", slow)
+        body = msgspec.json.encode({"channels": ["a", "b"], "data": 1})
+        answer = Deferred.fromCoroutine(self.api.answer("broadcast", body))
+        self.assertNoResult(answer)
+        self.live.turns()
+        self.successResultOf(answer)
 
     def test_a_batch_of_which_some_fail(self) -> None:
         commands = [
@@ -195,6 +233,27 @@ class UserTests(ServerApiCase):
         self.assertEqual(push["push"]["subscribe"]["data"], {"n": 1})
         self.answer("publish", {"channel": "$secret", "data": 5})
         self.assertEqual(self.received(client), [5])
+
+    def test_data_with_line_breaks(self) -> None:
+        """W-23: a line break would end the message to the client."""
+        client = self.user("alice")
+        body = b'{"user": "alice", "channel": "a", "info": {\n"i": 1}, "data": {\n"d": 2}}'
+        self.assertEqual(self.answer("subscribe", body), {})
+        (push,) = client.taken()
+        self.assertEqual(push["push"]["subscribe"]["data"], {"d": 2})
+        encoded = b64encode(b'{\r\n"d": 3}').decode()
+        self.answer("subscribe", {"user": "alice", "channel": "b", "b64data": encoded})
+        (push,) = client.taken()
+        self.assertEqual(push["push"]["subscribe"]["data"], {"d": 3})
+        (present,) = self.answer("presence", {"channel": "a"})["presence"].values()
+        self.assertEqual(present["chan_info"], {"i": 1})
+
+    def test_a_long_reason(self) -> None:
+        """W-29: it is cut to what fits into the frame that closes a WebSocket."""
+        client = self.user("alice")
+        reason = {"code": 4000, "reason": "\u20ac" * 100}
+        self.answer("disconnect", {"user": "alice", "disconnect": reason})
+        self.assertEqual([each.reason for each in client.closed], ["\u20ac" * 40])
 
     def test_a_subscription_that_ends(self) -> None:
         """W-72: at its time."""
