@@ -256,12 +256,12 @@ async def _catch_up(load: Load, stalled: list[LoadClient]) -> list[str]:
         f"{full} got everything, {told} the exact count of what they missed"
     )
     wrong = [] if done and full + told == len(stalled) else ["a stalled client does not know all"]
-    for each in stalled:
-        if each.got + each.missed != load.published:
-            wrong.append(
-                f"a client got {each.got}, missed {each.missed}, is at {each.offset}, "
-                f"was closed {each.closes} times, and told {each.told[-3:]}"
-            )
+    wrong += [
+        f"a client got {each.got}, missed {each.missed}, is at {each.offset}, was closed "
+        f"{each.closes} times, and told {each.told[-3:]}"
+        for each in stalled
+        if each.got + each.missed != load.published
+    ]
     if any(each.unsaid for each in stalled):
         wrong.append("a stalled client missed something unsaid")
     return wrong
