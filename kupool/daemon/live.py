@@ -28,18 +28,21 @@ from kupool.daemon.live_overload import (
 )
 from kupool.daemon.live_rpc import TopicCalls
 from kupool.daemon.live_rules import channel_rules
+from kupool.daemon.live_status import shown_broadcasts, shown_duplicates
 from kupool.daemon.login_limits import login_settings
 from kupool.daemon.pace import RequestPace
 from kupool.live.breaker import Breaker, BreakerLimits
 from kupool.live.centrifuge.server_api import ApiLimits, NodeIdentity, ServerApi
 from kupool.live.centrifuge.tokens import CentrifugeTokens
 from kupool.live.centrifuge.world import CentrifugeSettings, CentrifugeWorld
+from kupool.live.duplicate_audit import DuplicateAudit
 from kupool.live.durable import DurableHistory, topic_breaker
 from kupool.live.hub import Hub
 from kupool.live.methods import LiveMethods, SessionUser
 from kupool.live.rules import ChannelRule, ChannelRules
 from kupool.live.service import LiveService
 from kupool.live.session import LiveLimits
+from kupool.live.sweep import LiveSweep
 from kupool.live.table import ChannelSources
 from kupool.net.routing.router import Router
 from kupool.permissions.roles import WORKER
@@ -123,6 +126,10 @@ class LivePart:
     server: ServerChannel
     snapshots: PoolSnapshots
     durable: DurableChannels | None
+    #: Looks for what is left of clients that have gone.
+    sweep: LiveSweep
+    #: Looks for events that durable channels have more than once; None without topics.
+    audit: DuplicateAudit | None
     centrifuge: CentrifugeClients
     streams: EventStreams
     api: ServerApi
@@ -166,7 +173,14 @@ class LivePart:
         self.snapshots.interval = seconds
 
     async def _status(self) -> object:
-        return await shown_load(self.service, self._breakers)
+        return {
+            **await shown_load(self.service, self._breakers),
+            "duplicates": shown_duplicates(self.service, self.audit),
+            "sequences": self.service.sequences.shown(),
+            "broadcasts": shown_broadcasts(self.service),
+            "leftovers": {"sweeps": self.sweep.sweeps, "found": dict(self.sweep.found)},
+            "alarms": {each.value: count for each, count in self.service.alarms.counts.items()},
+        }
 
     @property
     def concerns(self) -> list[str]:
@@ -183,18 +197,25 @@ class LivePart:
             self.durable.use_log_epoch(epoch)
 
     def tell_load(self, receiver: EventReceiver) -> None:
-        """Tell somebody when degraded mode begins and ends."""
+        """Tell somebody when degraded mode begins and ends, and what else is wrong."""
         self.service.gate.tell(LoadEvents(self.service, receiver).changed)
+        self.service.alarms.tell(receiver.tell)
 
     def start(self) -> None:
         """Serve clients."""
         self.service.gate.start()
         self.centrifuge.start()
         self.streams.start()
+        self.sweep.start()
+        if self.audit is not None:
+            self.audit.start()
 
     async def stop(self) -> None:
         """Tell the clients the end, and end all subscriptions."""
         self.snapshots.stop()
+        self.sweep.stop()
+        if self.audit is not None:
+            self.audit.stop()
         await self.centrifuge.stop()
         await self.streams.stop()
         self.service.stop()
@@ -248,30 +269,48 @@ def make_live(
     )
     world = _make_world(own, service, reactor, wall, table=table, topics=topics, role_of=role_of)
     centrifuge = CentrifugeClients(world, connections)
+    streams = EventStreams(
+        service,
+        reactor,
+        wall,
+        new_id,
+        heartbeat=own.ping_interval,
+        limits=connections,
+        lifetime=own.max_lifetime,
+    )
+    live_methods = LiveMethods(service, methods, session_user, new_id, before=[pace])
+    swept = (*service.swept(), *live_methods.swept(), *centrifuge.swept(), *streams.swept())
     return LivePart(
         service,
-        LiveMethods(service, methods, session_user, new_id, before=[pace]),
+        live_methods,
         pace,
         LiveEvents(service, wall),
         ServerChannel(service, wall),
         PoolSnapshots(service, reactor, partial(pool_figures, *figures, wall), own.pool_interval),
         durable,
+        LiveSweep(reactor, service.alarms, swept, own.sweep_interval),
+        None if topics is None else _make_audit(own, service, topics, reactor),
         centrifuge,
-        EventStreams(
-            service,
-            reactor,
-            wall,
-            new_id,
-            heartbeat=own.ping_interval,
-            limits=connections,
-            lifetime=own.max_lifetime,
-        ),
+        streams,
         ServerApi(
             world,
             NodeIdentity(new_id(), gethostname(), reactor.seconds()),
             ApiLimits(own.api_max_calls, own.api_max_answer),
         ),
         KeyGuard(reactor, login_settings(settings.logins)),
+    )
+
+
+def _make_audit(
+    own: NodeLiveSettings, service: LiveService, topics: TopicsPart, reactor: Any
+) -> DuplicateAudit:
+    return DuplicateAudit(
+        topics.world.topics,
+        reactor,
+        service.alarms,
+        service.partitions,
+        interval=own.audit_interval,
+        most=own.audit_records,
     )
 
 
@@ -317,6 +356,9 @@ def live_limits(settings: NodeLiveSettings) -> LiveLimits:
         history_per_call=settings.history_per_call,
         recovered_per_reply=settings.history_per_call,
         publication_bytes=settings.max_data,
+        remembered_events=settings.remembered_events,
+        remembered_seconds=settings.remembered_time,
+        devices=settings.devices,
     )
 
 

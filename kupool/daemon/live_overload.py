@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kupool.daemon.events import EventReceiver
+from kupool.live.alarms import LiveAlarm
 from kupool.live.breaker import Breaker, BreakerLimits, BreakerState
 from kupool.live.gate import GateLimits
 from kupool.live.overload import LoadChange, OverloadLimits
@@ -76,6 +77,8 @@ def load_concerns(live: LiveService, breakers: Iterable[Breaker]) -> Iterator[st
     watch = live.gate.watch
     if watch.degraded:
         yield "live: overloaded, so normal messages are merged and important ones batched"
+    if live.alarms.recent(LiveAlarm.UNCHECKED):
+        yield "live: not all repeated messages can be noticed, so some may be there twice"
     for breaker in breakers:
         if breaker.state is not BreakerState.CLOSED:
             yield f"live: {breaker.name} fails, and is not written to by its channels"

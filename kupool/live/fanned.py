@@ -36,16 +36,18 @@ class FannedRecord(Publication):
     """A publication on its way to the subscriptions of a channel.
 
     It moves a subscription from the position ``previous`` to ``at``: offsets, or running numbers in
-    a channel without history.
+    a channel without history. ``reached`` counts the subscriptions that were given it, and
+    ``failed`` those that raised.
     """
 
-    __slots__ = ("at", "encoded", "previous", "record")
+    __slots__ = ("at", "encoded", "failed", "previous", "reached", "record")
 
     def __init__(self, channel: str, record: PublishedRecord, previous: int, at: int) -> None:
         super().__init__(b"")
         self.record = record
         self.previous = previous
         self.at = at
+        self.reached = self.failed = 0
         self.encoded = EncodedOnce(lambda encoding: encoding.publication(channel, record))
 
     @property
@@ -65,6 +67,7 @@ class FannedRecord(Publication):
         if where is None:
             changed = ()
         data, encoding, framing = b"", None, None  # the next one usually has the same
+        reached = 0
         for subscription in recipients:
             try:
                 if changed and where is not None and not where(subscription):
@@ -74,8 +77,11 @@ class FannedRecord(Publication):
                     data = self.encoded.get(subscription.encoding, peer.framing)
                     encoding, framing = subscription.encoding, peer.framing
                 subscription.give(self, data)
+                reached += 1
             except BaseException:
+                self.failed += 1
                 failed(subscription)
+        self.reached += reached
         return 0
 
 

@@ -108,6 +108,7 @@ class ChannelPublishParams(msgspec.Struct, kw_only=True):
     device: str = ""
     type: str = ""
     key: str = ""
+    sequence: int = 0
     tags: dict[str, str] = msgspec.field(default_factory=dict)
 
     def publication(self, info: ClientDetails) -> NewPublication:
@@ -118,6 +119,8 @@ class ChannelPublishParams(msgspec.Struct, kw_only=True):
             raise InvalidPublication(f"a text has more than {LONGEST_VALUE} characters")
         if len(self.tags) > MOST_TAGS:
             raise InvalidPublication(f"tags: more than {MOST_TAGS}")
+        if self.sequence and not (0 < self.sequence < 2**63 and self.device):
+            raise InvalidPublication("sequence: expected 1 or more, and the device that it is of")
         return NewPublication(
             # A copy: the raw JSON would keep the whole message in memory.
             data=bytes(self.data),
@@ -128,6 +131,7 @@ class ChannelPublishParams(msgspec.Struct, kw_only=True):
             device=self.device,
             event_type=self.type,
             key=self.key,
+            sequence=self.sequence,
         )
 
 

@@ -46,7 +46,9 @@ class NewPublication(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``event_id``, publishing it again within a bounded window publishes nothing. ``device`` is
     where an event comes from, and ``event_type`` what kind it is. Of publications with the same
     ``key``, a subscription with the policy *latest* keeps only the newest. ``merged`` is how many
-    older ones of the same device and type it stands for, which were not published.
+    older ones of the same device and type it stands for, which were not published. ``sequence``
+    grows by one from each event of a device to the next; with 1 the device begins anew. The channel
+    gives one to an event of a device that has none, which is 0.
     """
 
     data: bytes
@@ -58,6 +60,7 @@ class NewPublication(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     event_type: str = ""
     key: str = ""
     merged: int = 0
+    sequence: int = 0
 
 
 class PublishedRecord(NewPublication, frozen=True, kw_only=True, gc=False):
@@ -83,6 +86,7 @@ def published(new: NewPublication, offset: int, time: float) -> PublishedRecord:
         event_type=new.event_type,
         key=new.key,
         merged=new.merged,
+        sequence=new.sequence,
         offset=offset,
         time=time,
     )

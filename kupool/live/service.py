@@ -15,14 +15,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import msgspec
 from twisted.internet.defer import Deferred, fail
 
+from kupool.live.alarms import LiveAlarm, LiveAlarms
+from kupool.live.broadcasts import BroadcastFigures
 from kupool.live.channel import LiveChannel
-from kupool.live.duplicates import RecentEvents
+from kupool.live.duplicates import DuplicateCounts, RecentEvents
 from kupool.live.failures import (
     ChannelForbidden,
     InvalidPublication,
@@ -45,12 +48,25 @@ from kupool.live.publications import (
     published,
 )
 from kupool.live.rules import ChannelKind, ChannelRules
+from kupool.live.sequencing import SequencedPublishing
 from kupool.live.session import LiveLimits, LiveSession, SessionMeans
 from kupool.live.subscription import LiveSubscription
+from kupool.live.sweep import SweptIndex
 from kupool.live.table import ChannelSources, ChannelTable
 from kupool.live.wishes import ChannelFound, HistoryFound, HistoryWishes, PresenceCounts
 from kupool.timing.chunks import in_chunks
 from kupool.timing.timers import Timers
+from kupool.topics.partition import Partition
+
+
+class _FirstTime(NamedTuple):
+    """Where an event was published the first time."""
+
+    offset: int
+    time: float
+    merged: int
+    sequence: int
+
 
 #: Called with a channel and whether it has got its first subscription, or else lost its last one.
 #: Must not raise.
@@ -62,7 +78,8 @@ class LiveService:
 
     ``may`` says what clients may do, ``behind`` how many clients have requests that wait.
     ``drops`` counts by reason what subscribers did not get, and ``publications`` what was
-    published. Publications of clients go through the ``gate``.
+    published. ``broadcasts`` has figures of all channels together. Publications of clients go
+    through the ``gate``; those of devices get their ``sequences``. ``alarms`` are for operators.
     """
 
     def __init__(
@@ -86,8 +103,14 @@ class LiveService:
         self._sessions: dict[str, dict[str, LiveSession]] = {}
         #: Who is told when a channel gets its first subscription, or loses its last one.
         self._watchers: tuple[WatchAttended, ...] = ()
-        self._recent: RecentEvents[tuple[int, float, int]] = RecentEvents(
-            clock.seconds, most=limits.remembered_events, seconds=limits.remembered_seconds
+        self.alarms = LiveAlarms(clock)
+        self.broadcasts = BroadcastFigures()
+        self.sequences = SequencedPublishing(clock, self.alarms, most=limits.devices)
+        self._recent: RecentEvents[_FirstTime] = RecentEvents(
+            clock.seconds,
+            most=limits.remembered_events,
+            seconds=limits.remembered_seconds,
+            troubled=lambda reason: self.alarms.note(LiveAlarm.UNCHECKED, {"reason": reason}),
         )
         self.gate = PublishingGate(
             clock, gate or GateLimits(), PublishingWay(self._publish, self._may_merge, behind)
@@ -101,6 +124,7 @@ class LiveService:
                 session.disconnect()
         self._table.stop()
         self._timers.clear()
+        self.alarms.stop()
 
     # -- clients
 
@@ -135,6 +159,55 @@ class LiveService:
     def users(self) -> int:
         """The number of users that have clients; all anonymous ones are one user."""
         return len(self._sessions)
+
+    def swept(self) -> Sequence[SweptIndex]:
+        """Return where something could be left of clients."""
+        return (
+            SweptIndex("sessions", self._all_sessions, _session_gone, self._remove_session),
+            SweptIndex("subscriptions", lambda: self._table, self._has_nobody, self._remove),
+            SweptIndex("lost subscriptions", self._all_sessions, _losses, LiveSession.end_lost),
+            SweptIndex("counts of presence", lambda: [self._table], _miscounted, _count_again),
+        )
+
+    def _all_sessions(self) -> Iterator[Iterator[LiveSession]]:
+        for user in list(self._sessions):
+            yield self.sessions_of(user)
+
+    def _remove_session(self, session: LiveSession) -> None:
+        session.disconnect()
+        self.gone(session)
+
+    def _has_nobody(self, subscription: LiveSubscription) -> Hashable | None:
+        """Return a key for a subscription whose client does not know it."""
+        details = subscription.details
+        session = self._sessions.get(details.user, {}).get(details.client_id)
+        if session is not None and session.subscription(subscription.channel) is subscription:
+            return None
+        return details.client_id, subscription.channel
+
+    def _remove(self, subscription: LiveSubscription) -> None:
+        channel = self._table.find(subscription.channel)
+        if channel is not None:
+            channel.remove(subscription)
+            self._table.settle(channel)
+
+    def partitions(self) -> list[Partition]:
+        """Return the partitions of topics that the rules name."""
+        return [
+            Partition(rule.topic, rule.partition)
+            for rule in self._table.rules
+            if rule.kind is ChannelKind.DURABLE
+        ]
+
+    def now(self) -> float:
+        """Return the seconds of a clock that is never set."""
+        return self._clock.seconds()
+
+    def figures_of_channels(self) -> Iterator[tuple[str, BroadcastFigures]]:
+        """Yield the channels that have had subscribers, and figures of their broadcasts."""
+        for channel in self._table:
+            if channel.broadcasts is not None:
+                yield channel.name, channel.broadcasts
 
     def queued(self) -> Deferred[dict[int, int]]:
         """Count what waits for slow clients, by priority; takes several turns if there are many."""
@@ -250,13 +323,18 @@ class LiveService:
         if not new.event_id:
             return publish(channel, new)
 
-        def first() -> Deferred[tuple[int, float, int]]:
-            done = publish(channel, new)
-            return done.addCallback(lambda record: (record.offset, record.time, record.merged))
+        def first() -> Deferred[_FirstTime]:
+            return publish(channel, new).addCallback(
+                lambda record: _FirstTime(record.offset, record.time, record.merged, record.sequence)
+            )
 
         once = self._recent.once((channel, new.event_id), first)
         return once.addCallback(
-            lambda place: published(msgspec.structs.replace(new, merged=place[2]), *place[:2])
+            lambda place: published(
+                msgspec.structs.replace(new, merged=place.merged, sequence=place.sequence),
+                place.offset,
+                place.time,
+            )
         )
 
     def _may_merge(self, channel: str) -> bool:
@@ -269,7 +347,7 @@ class LiveService:
         except LiveError as error:
             return fail(error)
         self.publications += 1
-        done = channel.publish(new)
+        done = self.sequences.publish(channel, new) if new.device else channel.publish(new)
         if not len(channel):
             done.addBoth(self._settled, channel)
         return done
@@ -292,6 +370,11 @@ class LiveService:
         except ValueError:
             raise InvalidPublication("the data of the publication is not JSON") from None
         return new if line is new.data else msgspec.structs.replace(new, data=line)
+
+    @property
+    def duplicates(self) -> DuplicateCounts:
+        """The publications with event ids, and those that were published before."""
+        return self._recent.counts
 
     @property
     def repeated(self) -> int:
@@ -399,6 +482,24 @@ class LiveService:
             for each in self._table
             if len(each) and (not pattern or fnmatchcase(each.name, pattern))
         )
+
+
+def _session_gone(session: LiveSession) -> Hashable | None:
+    gone = session.ended or not session.subscriber.peer.sends
+    return session.subscriber.client_id if gone else None
+
+
+def _losses(session: LiveSession) -> Hashable | None:
+    lost = [each.channel for each in session.lost_subscriptions()]
+    return (session.subscriber.client_id, *lost) if lost else None
+
+
+def _miscounted(channel: LiveChannel) -> Hashable | None:
+    return channel.name if channel.miscounted else None
+
+
+def _count_again(channel: LiveChannel) -> None:
+    channel.count_again()
 
 
 __all__ = ["LiveLimits", "LiveService", "LiveSession", "WatchAttended"]

@@ -65,6 +65,7 @@ class ShownPublication(msgspec.Struct, omit_defaults=True):
     user: str = ""
     client: str = ""
     merged: int = 0
+    sequence: int = 0
 
 
 def shown_record(channel: str, record: PublishedRecord) -> ShownPublication:
@@ -84,6 +85,7 @@ def shown_record(channel: str, record: PublishedRecord) -> ShownPublication:
         "" if info is None else info.user,
         "" if info is None else info.client_id,
         record.merged,
+        record.sequence,
     )
 
 

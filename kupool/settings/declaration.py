@@ -1104,6 +1104,39 @@ class NodeLiveSettings:
         least=0.1,
         name="live_breaker_longest",
     )
+    remembered_events: int = _setting(
+        COUNT,
+        "100000",
+        "maximum number of event ids that are remembered, so that an event is published once",
+        least=1,
+        name="live_remembered_events",
+    )
+    remembered_time: float = _setting(
+        DURATION,
+        "5m",
+        "time for which an event id is remembered",
+        least=1.0,
+        name="live_remembered_time",
+    )
+    sweep_interval: float = _setting(
+        DURATION,
+        "5m",
+        "time between two looks for what is left of clients that have gone; 0: never",
+        name="live_sweep_interval",
+    )
+    audit_interval: float = _setting(
+        DURATION,
+        "10m",
+        "time between two looks for events that a durable channel has more than once; 0: never",
+        name="live_audit_interval",
+    )
+    audit_records: int = _setting(
+        COUNT,
+        "10000",
+        "maximum number of messages of a durable channel that one such look reads",
+        least=1,
+        name="live_audit_records",
+    )
     channels: int = _setting(
         COUNT,
         "10000",
