@@ -24,9 +24,13 @@ from kupool.wire.live_extras import decode_extras
 
 
 class _Audited:
-    """How far a partition was read, and the ids that were seen in it."""
+    """How far a partition was read, and the ids that were seen in it.
 
-    def __init__(self, most: int) -> None:
+    ``identity`` is that of its topic: another one was made since if it changes.
+    """
+
+    def __init__(self, identity: object, most: int) -> None:
+        self.identity = identity
         self.next: int | None = None
         self.seen = SeenEvents(most)
 
@@ -83,9 +87,8 @@ class DuplicateAudit:
         partitions = set(self._partitions())
         self._found = {each: known for each, known in self._found.items() if each in partitions}
         for partition in sorted(partitions):
-            audited = self._found.setdefault(partition, _Audited(self._most))
             try:
-                await self._read(partition, audited)
+                await self._read(partition, self._known(partition))
             except Exception as error:
                 self._log.warn(
                     "Partition {partition} cannot be audited: {reason}",
@@ -93,6 +96,13 @@ class DuplicateAudit:
                     reason=str(error),
                 )
         self.audits += 1
+
+    def _known(self, partition: Partition) -> _Audited:
+        identity = self._topics.engine.identity(partition.topic)
+        known = self._found.get(partition)
+        if known is None or known.identity != identity:
+            known = self._found[partition] = _Audited(identity, self._most)
+        return known
 
     async def _read(self, partition: Partition, audited: _Audited) -> None:
         end = await self._topics.latest(partition)
@@ -105,10 +115,7 @@ class DuplicateAudit:
             try:
                 fetched = await self._topics.fetch(partition, offset, max_bytes=READ_SIZE, wait=0.0)
             except OffsetOutOfRange as error:
-                if error.low <= offset:  # the topic was made again
-                    self._found[partition] = _Audited(self._most)
-                    return
-                offset = error.low
+                offset = max(offset + 1, error.low)
                 continue
             except UnreadableBatch as error:
                 offset = error.next_offset
