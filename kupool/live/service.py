@@ -325,7 +325,7 @@ class LiveService:
 
         def first() -> Deferred[_FirstTime]:
             return publish(channel, new).addCallback(
-                lambda record: _FirstTime(record.offset, record.time, record.merged, record.sequence)
+                lambda each: _FirstTime(each.offset, each.time, each.merged, each.sequence)
             )
 
         once = self._recent.once((channel, new.event_id), first)

@@ -121,7 +121,9 @@ class DurableSequenceTests(SequencingCase):
         self.assertEqual(self.told, [])
         self.publish(7)
         self.assertEqual(self.shown(), {**NONE, "gap": 2, "repaired": 2, "missing": 2})
-        self.assertEqual([(e["what"], e["first"], e["last"]) for _, e in self.told], [("gap", 5, 6)])
+        self.assertEqual(
+            [(e["what"], e["first"], e["last"]) for _, e in self.told], [("gap", 5, 6)]
+        )
 
     def test_an_event_that_is_not_written(self) -> None:
         """Its number comes again, when the publisher tries again."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.live.centrifuge.refusals import error_of
@@ -18,6 +20,7 @@ from kupool.live.failures import (
     UnknownChannel,
     UnrecoverablePosition,
 )
+from kupool.live.filters import PublicationFilter
 from kupool.live.hub import Channel, Hub
 from kupool.live.overload import LoadState
 from kupool.live.publications import NewPublication, StreamPosition
@@ -50,6 +53,58 @@ class Case(SynchronousTestCase):
         done = session.subscribe(channel, SubscribeWishes(**wishes))
         self.successResultOf(done).subscription.start()
         return subscriber, session
+
+
+#: Who subscribes to what, and what is published: a step of one of four clients.
+CHANNELS = st.sampled_from(["a", "b", "a.b", "A", "n:a", "a*"])
+DEVICES = st.sampled_from(["d", "e", "D", "d ", "\u00e4"])
+STEPS = st.one_of(
+    st.tuples(
+        st.just("subscribe"), st.integers(0, 3), CHANNELS, st.frozensets(DEVICES, max_size=3)
+    ),
+    st.tuples(st.just("unsubscribe"), st.integers(0, 3), CHANNELS, st.just(frozenset[str]())),
+    st.tuples(st.just("come back"), st.integers(0, 3), CHANNELS, st.just(frozenset[str]())),
+    st.tuples(st.just("publish"), st.integers(1, 3), CHANNELS, st.frozensets(DEVICES, max_size=1)),
+)
+
+
+class LookupTests(SynchronousTestCase):
+    """W-70: channels and devices are found in dictionaries and sets, which forget at once and
+    miss nobody; there is no filter that could say wrongly that nobody listens.
+    """
+
+    @given(st.lists(STEPS, max_size=40))
+    def test_nobody_is_missed(self, steps: list[tuple[str, int, str, frozenset[str]]]) -> None:
+        """Whoever comes and goes: exactly those get a publication who want its channel and device,
+        from the next one on.
+        """
+        world = LiveWorld(
+            ChannelRule(pattern="*"), ChannelRule(pattern=">"), ChannelRule(pattern="n:*")
+        )
+        clients = [world.client() for _ in range(4)]
+        wanted: list[dict[str, frozenset[str]]] = [{} for _ in clients]
+        for number, (step, who, channel, devices) in enumerate(steps):
+            if step == "publish":
+                device = next(iter(devices), "")
+                world.service.publish(channel, new(number, device=device, priority=who))
+                got = [subscriber.data() == [number] for subscriber, _ in clients]
+                expected = [
+                    channel in each and (not each[channel] or device in each[channel])
+                    for each in wanted
+                ]
+                self.assertEqual(got, expected)
+            elif step == "subscribe" and channel not in wanted[who]:
+                wishes = SubscribeWishes(wanted=PublicationFilter(devices=tuple(devices)))
+                done = clients[who][1].subscribe(channel, wishes)
+                self.successResultOf(done).subscription.start()
+                wanted[who][channel] = devices
+            elif step == "unsubscribe":
+                known = wanted[who].pop(channel, None) is not None
+                self.assertEqual(clients[who][1].unsubscribe(channel), known)
+            elif step == "come back":
+                clients[who][1].disconnect()
+                clients[who] = world.client()
+                wanted[who] = {}
 
 
 class PublishTests(Case):
