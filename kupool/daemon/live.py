@@ -202,7 +202,7 @@ class LivePart:
         self.service.alarms.tell(receiver.tell)
 
     def start(self) -> None:
-        """Serve clients."""
+        """Begin to look after what there is, with or without an HTTP API."""
         self.service.gate.start()
         self.centrifuge.start()
         self.streams.start()

@@ -323,6 +323,66 @@ class OwnChannelTests(PasswordCase):
         self.assertEqual(rules.of("b").history_size, 0)
 
 
+class SweepOfDaemonTests(LiveCase):
+    """W-11: the daemon sweeps, also without an HTTP API."""
+
+    settings = {**LiveCase.settings, "live_sweep_interval": "5m", "idle_timeout": "0"}
+
+    def test_what_a_session_has_left(self) -> None:
+        """It has ended, and the methods of sessions were not told."""
+        live = self.daemon.parts.live
+        assert live is not None
+        peer = self.session("reader")
+        self.answer(peer, "subscribe", channel="chat.a")
+        (work,) = live.methods._work.values()
+        work.session.disconnect()
+        for _ in range(2):
+            self.assertEqual(len(live.methods._work), 1)
+            self.network.advance(300.0)
+        self.network.settle()
+        self.assertEqual((live.methods._work, live.sweep.found), ({}, {"calls": 1}))
+        self.assertEqual(live.service.clients, 0)
+        self.assertEqual(self.answer(peer, "subscribe", channel="chat.a")["offset"], 0)
+
+    def test_the_audit_runs_too(self) -> None:
+        """W-60: each ten minutes, by default."""
+        live = self.daemon.parts.live
+        assert live is not None
+        assert live.audit is not None
+        self.network.advance(600.0)
+        self.network.settle()
+        self.assertEqual((live.audit.audits, live.sweep.sweeps), (1, 2))
+
+
+class SequenceOfSessionTests(LiveCase):
+    """W-52: a session gives the sequence of its device, and who listens gets it."""
+
+    def test_on_the_wire(self) -> None:
+        reader, writer = self.session("reader"), self.session("writer")
+        self.answer(reader, "subscribe", channel="chat.a")
+        event = {"channel": "chat.a", "data": 1, "device": "d"}
+        self.answer(writer, "publish", **event)
+        self.answer(writer, "publish", **event, sequence=4)
+        found = [each["sequence"] for each in notifications(reader, "publication")]
+        self.assertEqual(found, [1, 4])
+        shown = self.answer(reader, "history", channel="chat.a")["publications"]
+        self.assertEqual([each["sequence"] for each in shown], [1, 4])
+        live = self.daemon.parts.live
+        assert live is not None
+        self.assertEqual(live.service.sequences.shown()["missing"], 2)
+
+    def test_numbers_that_are_none(self) -> None:
+        writer = self.session("writer")
+        for more in (
+            {"sequence": -1, "device": "d"},
+            {"sequence": 2**63, "device": "d"},
+            {"sequence": 1},
+        ):
+            refused = writer.ask("publish", {"channel": "chat.a", "data": 1, **more})
+            self.assertEqual(refused["code"], 32)
+            self.assertIn("sequence: expected 1 or more", refused["error"])
+
+
 class OffTests(DaemonCase):
     """X-02: each part can be turned off."""
 
