@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -15,7 +16,7 @@ from kupool.live.rules import ChannelKind, ChannelRule, ChannelRules
 from kupool.live.wishes import SubscribeWishes
 from kupool.net.testing import MemoryPeer
 from kupool.settings import SettingError, load
-from tests.fakes.daemon_case import DaemonCase, PasswordCase
+from tests.fakes.daemon_case import PORT, DaemonCase, PasswordCase
 from tests.fakes.live import LiveWorld
 
 
@@ -234,6 +235,64 @@ class ProductChannelTests(LiveCase):
     def test_nothing_is_made_for_nobody(self) -> None:
         """X-05: submissions cost nothing while no channel of a user or worker has subscribers."""
         self.assertFalse(self.told())
+
+
+class BrokenReceiverTests(DaemonCase):
+    """X-05: who consumes events of the pool never affects submissions."""
+
+    def submit(self, peer: MemoryPeer, job: Any, nonce: str) -> Any:
+        text = job["server_nonce"] + nonce
+        params = {
+            "job_id": job["job_id"],
+            "client_nonce": nonce,
+            "result": sha256(text.encode()).hexdigest(),
+        }
+        request = peer.request("submit", params)
+        self.network.advance(0.1)
+        (answer,) = [each for each in peer.messages() if each.get("id") == request]
+        return answer
+
+    def test_live_channels_that_fail(self) -> None:
+        """Whatever they raise, sessions come, get jobs, submit and go, and the bus hears of it."""
+        live = self.daemon.parts.live
+        assert live is not None
+        listener = self.session("listener")
+        self.ask(listener, "subscribe", topics=["kupool.job"])
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("live channels are broken")
+
+        live.events.wants_accepted = True
+        for name in ("job", "accepted", "opened", "closed"):
+            self.patch(live.events, name, fail)
+        peer = self.network.connect(PORT, "line")
+        self.assertIs(peer.ask("authorize", {"username": "alice"})["result"], True)
+        (job,) = [each["params"] for each in peer.messages() if each.get("method") == "job"]
+        self.assertIs(self.submit(peer, job, "n")["result"], True)
+        self.assertEqual(self.submit(peer, job, "n")["error"], "Duplicate submission")
+        self.network.advance(31.0)
+        (later,) = [each["params"] for each in peer.messages() if each.get("method") == "job"]
+        self.assertIs(self.submit(peer, later, "m")["result"], True)
+        peer.close()
+        self.network.settle()
+        self.assertEqual([m["method"] for m in listener.messages()].count("call"), 1)
+        errors = self.flushLoggedErrors(RuntimeError)
+        self.assertEqual(len(errors), 5, "opened, accepted, job, accepted, closed")
+
+    def test_watchers_that_are_cut(self) -> None:
+        """A dashboard that reads nothing, and one that is cut while it gets something."""
+        watchers = [self.session(f"w{number}") for number in range(2)]
+        for watcher in watchers:
+            self.assertNotIn("code", watcher.ask("subscribe", {"channel": "pool"}))
+        peer = self.network.connect(PORT, "line")
+        peer.ask("authorize", {"username": "alice"})
+        (job,) = [each["params"] for each in peer.messages() if each.get("method") == "job"]
+        watchers[0].stop_reading()
+        for number in range(20):
+            if number == 10:
+                watchers[1].abort()
+            self.assertIs(self.submit(peer, job, str(number))["result"], True)
+            self.network.advance(5.0) if number < 3 else None
 
 
 class OwnChannelTests(PasswordCase):
