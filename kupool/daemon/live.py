@@ -308,7 +308,7 @@ def _make_audit(
         topics.world.topics,
         reactor,
         service.alarms,
-        service.partitions,
+        lambda: [Partition(rule.topic, rule.partition) for rule in service.durable_rules()],
         interval=own.audit_interval,
         most=own.audit_records,
     )

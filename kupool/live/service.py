@@ -47,7 +47,7 @@ from kupool.live.publications import (
     one_line,
     published,
 )
-from kupool.live.rules import ChannelKind, ChannelRules
+from kupool.live.rules import ChannelKind, ChannelRule, ChannelRules
 from kupool.live.sequencing import SequencedPublishing
 from kupool.live.session import LiveLimits, LiveSession, SessionMeans
 from kupool.live.subscription import LiveSubscription
@@ -56,7 +56,6 @@ from kupool.live.table import ChannelSources, ChannelTable
 from kupool.live.wishes import ChannelFound, HistoryFound, HistoryWishes, PresenceCounts
 from kupool.timing.chunks import in_chunks
 from kupool.timing.timers import Timers
-from kupool.topics.partition import Partition
 
 
 class _FirstTime(NamedTuple):
@@ -191,13 +190,9 @@ class LiveService:
             channel.remove(subscription)
             self._table.settle(channel)
 
-    def partitions(self) -> list[Partition]:
-        """Return the partitions of topics that the rules name."""
-        return [
-            Partition(rule.topic, rule.partition)
-            for rule in self._table.rules
-            if rule.kind is ChannelKind.DURABLE
-        ]
+    def durable_rules(self) -> list[ChannelRule]:
+        """Return the rules of durable channels."""
+        return [rule for rule in self._table.rules if rule.kind is ChannelKind.DURABLE]
 
     def now(self) -> float:
         """Return the seconds of a clock that is never set."""

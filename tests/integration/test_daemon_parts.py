@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.test_daemon_live import EventReader, LivePeer
 from tests.servers.running_daemon import RunningDaemon
-from tests.unit.daemon.test_parts_apart import REQUESTS, UNKNOWN
+from tests.unit.daemon.test_parts import REQUESTS, UNKNOWN
 
 
 class OneProcessTests(SynchronousTestCase):
