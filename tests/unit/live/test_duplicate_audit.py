@@ -72,6 +72,17 @@ class DuplicateAuditTests(SynchronousTestCase):
         self.write("26", "31", "31")
         self.assertEqual(self.counts()[1], 2)
 
+    def test_a_look_ends(self) -> None:
+        """What has grown by more is read the next times."""
+        self.write("a")
+        self.counts()
+        record = record_of(new("x" * 20_000, event_id="large"))
+        for _ in range(12):
+            self.successResultOf(self.topics.produce("t", [record], partition=0))
+        audited = [self.counts()[0] for _ in range(3)]
+        self.assertTrue(5 < audited[0] < 10, audited)
+        self.assertEqual(audited[2], 13)
+
     def test_records_of_others(self) -> None:
         """They have no ids."""
         records = [NewRecord(b"x"), NewRecord(b"1", None, {"live": "no"})]

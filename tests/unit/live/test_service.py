@@ -56,8 +56,8 @@ class Case(SynchronousTestCase):
 
 
 #: Who subscribes to what, and what is published: a step of one of four clients.
-CHANNELS = st.sampled_from(["a", "b", "a.b", "A", "n:a", "a*"])
-DEVICES = st.sampled_from(["d", "e", "D", "d ", "\u00e4"])
+CHANNELS = st.sampled_from(["a", "A", "n:a"])
+DEVICES = st.sampled_from(["d", "e", "D"])
 STEPS = st.one_of(
     st.tuples(
         st.just("subscribe"), st.integers(0, 3), CHANNELS, st.frozensets(DEVICES, max_size=3)
@@ -73,7 +73,7 @@ class LookupTests(SynchronousTestCase):
     miss nobody; there is no filter that could say wrongly that nobody listens.
     """
 
-    @given(st.lists(STEPS, max_size=40))
+    @given(st.lists(STEPS, min_size=30, max_size=60))
     def test_nobody_is_missed(self, steps: list[tuple[str, int, str, frozenset[str]]]) -> None:
         """Whoever comes and goes: exactly those get a publication who want its channel and device,
         from the next one on.

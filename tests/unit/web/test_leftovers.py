@@ -10,6 +10,7 @@ from kupool.live.rules import ChannelRule
 from kupool.live.sweep import LiveSweep, SweptIndex
 from kupool.live.wishes import SubscribeWishes
 from kupool.net.manager import ServerSettings
+from kupool.session.lifecycle import CLOSED
 from kupool.web.centrifuge_clients import CentrifugeClients, Visit, client_limits
 from kupool.web.event_streams import EventStreams, StreamRequest
 from kupool.wire.websocket import WEBSOCKET
@@ -61,6 +62,8 @@ class StreamLeftoverTests(LeftoverCase):
         self.assertEqual(len(streams), 1)
         world.clock.advance(INTERVAL)
         self.assertEqual((len(streams), world.service.clients), (0, 0))
+        self.assertIs(connection.state, CLOSED)
+        protocol.connectionLost()  # at last
         self.assertEqual(sweep.found, {"streams": 1, "sessions": 1})
         self.assertIsNone(streams.manager.refusal("192.0.2.1"), "its place is free")
 
