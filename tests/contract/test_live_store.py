@@ -44,6 +44,7 @@ FULL = NewPublication(
     device="d",
     event_type="t",
     key="k",
+    sequence=7,
 )
 
 
