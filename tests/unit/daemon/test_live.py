@@ -205,7 +205,7 @@ class ProductChannelTests(LiveCase):
     """Issue 17, build 5: the channels of the product."""
 
     def test_snapshots_while_somebody_listens(self) -> None:
-        """W-01, W-91: anybody hears of the pool at once, and then every few seconds."""
+        """W-01: anybody hears of the pool at once, and then every few seconds."""
         self.assertEqual(len(self.daemon.parts.live.service.channels()), 0)
         peer = self.session("alice")
         self.answer(peer, "subscribe", channel="pool")
@@ -339,6 +339,22 @@ class OwnChannelTests(PasswordCase):
         alice.close()
         self.network.settle()
         self.assertFalse(self.told())
+
+    def test_from_timed_to_events(self) -> None:
+        """W-91, W-68: a client that had snapshots, and now wants the events of all its workers,
+        only subscribes to another channel, on the same connection.
+        """
+        alice = self.user("alice")
+        self.assertEqual(self.subscribe(alice, "pool"), 0)
+        self.network.advance(6.0)
+        self.assertEqual({p["channel"] for p in notifications(alice, "publication")}, {"pool"})
+        self.assertEqual(self.code(alice, "unsubscribe", channel="pool"), 0)
+        self.assertEqual(self.subscribe(alice, "users.alice"), 0)
+        for rig in ("rig1", "rig2"):
+            self.session(f"alice.{rig}", password="secret")
+        self.network.advance(6.0)
+        found = [(p["channel"], p["data"]["username"]) for p in notifications(alice, "publication")]
+        self.assertEqual(found, [("users.alice", "alice.rig1"), ("users.alice", "alice.rig2")])
 
     def test_names_that_could_be_those_of_others(self) -> None:
         """W-72: nothing is published under a name that others may subscribe to."""
