@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import msgspec
 from twisted.internet.defer import Deferred, fail
@@ -43,6 +44,7 @@ from kupool.live.publications import (
     StreamPosition,
     one_line,
     published,
+    replaced,
 )
 from kupool.live.rules import ChannelKind, ChannelRules
 from kupool.live.session import LiveLimits, LiveSession, SessionMeans
@@ -55,6 +57,14 @@ from kupool.timing.timers import Timers
 #: Called with a channel and whether it has got its first subscription, or else lost its last one.
 #: Must not raise.
 WatchAttended = Callable[[str, bool], object]
+
+
+class _Place(NamedTuple):
+    """What has become of a publication, as it is remembered for others with its event id."""
+
+    offset: int
+    time: float
+    replaced: bool
 
 
 class LiveService:
@@ -86,7 +96,7 @@ class LiveService:
         self._sessions: dict[str, dict[str, LiveSession]] = {}
         #: Who is told when a channel gets its first subscription, or loses its last one.
         self._watchers: tuple[WatchAttended, ...] = ()
-        self._recent: RecentEvents[tuple[int, float, int]] = RecentEvents(
+        self._recent: RecentEvents[_Place] = RecentEvents(
             clock.seconds, most=limits.remembered_events, seconds=limits.remembered_seconds
         )
         self.gate = PublishingGate(
@@ -223,12 +233,11 @@ class LiveService:
     def publish(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
         """Publish to a channel what a client or an application publishes.
 
-        Fires when it is kept, and in the outbox or queue of everybody. If a newer one has taken
-        its place meanwhile, fires with the offset and time of that, and ``merged`` is not 0. With
-        an ``event_id`` that was published lately it publishes nothing, and fires with the
-        offset and time of the first time. Fails with :class:`InvalidChannelName`,
-        :class:`UnknownChannel`, :class:`InvalidPublication`, :class:`LiveLimitExceeded`, and
-        :class:`HistoryUnavailable`; then nobody gets it.
+        Fires when it is kept, and in the outbox or queue of everybody; or when it is ``replaced``,
+        so that nobody gets it. With an ``event_id`` that was published lately it publishes
+        nothing, and fires with what has become of the first one. Fails with
+        :class:`InvalidChannelName`, :class:`UnknownChannel`, :class:`InvalidPublication`,
+        :class:`LiveLimitExceeded`, and :class:`HistoryUnavailable`; then nobody gets it.
         """
         return self._publish_once(channel, new, self.gate.publish)
 
@@ -250,13 +259,17 @@ class LiveService:
         if not new.event_id:
             return publish(channel, new)
 
-        def first() -> Deferred[tuple[int, float, int]]:
+        def first() -> Deferred[_Place]:
             done = publish(channel, new)
-            return done.addCallback(lambda record: (record.offset, record.time, record.merged))
+            return done.addCallback(
+                lambda record: _Place(record.offset, record.time, record.replaced)
+            )
 
         once = self._recent.once((channel, new.event_id), first)
         return once.addCallback(
-            lambda place: published(msgspec.structs.replace(new, merged=place[2]), *place[:2])
+            lambda place: (
+                replaced(new) if place.replaced else published(new, place.offset, place.time)
+            )
         )
 
     def _may_merge(self, channel: str) -> bool:
