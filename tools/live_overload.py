@@ -3,7 +3,7 @@
     python -m tools.live_overload --seconds 120
 
 First it measures how many normal messages of its devices a daemon of its own takes in a second,
-over TCP, with one subscriber over WebSocket. Then publishers try to send ``--times`` as many for
+over TCP, with ``--subscribers`` over WebSocket. Then publishers try to send ``--times`` as many for
 ``--seconds``, while emergencies are published, and the load ends.
 
 It fails if the 99th percentile of the delays of emergencies is over ``--most-ms``, if one is lost
@@ -19,6 +19,8 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from tests.servers.running_daemon import RunningDaemon
@@ -94,6 +96,22 @@ class Listener(LoadClient):
             self.texts.append(data)
 
 
+def watch(pipe: Connection, port: int, number: int) -> None:
+    """Be so many subscribers until the process ends; tells ``pipe`` when all have subscribed."""
+    asyncio.run(_watch(pipe, port, number))
+
+
+async def _watch(pipe: Connection, port: int, number: int) -> None:
+    loop = asyncio.get_running_loop()
+    clients = [Listener(CHANNEL) for _ in range(number)]
+    for client in clients:
+        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
+    if await wait_for(lambda: all(each.subscribed for each in clients), 20):
+        pipe.send(number)
+        await asyncio.Event().wait()
+    pipe.close()
+
+
 class Alarm(asyncio.Protocol):
     """A session that publishes emergencies of a device that floods as well."""
 
@@ -151,6 +169,7 @@ class Overload:
         await loop.create_connection(lambda: self.alarm, "127.0.0.1", daemon.port)
         if not await wait_for(lambda: self.listener.subscribed and self.news.subscribed, 20):
             return ["the subscribers could not subscribe"]
+        watching = await self._watch(arguments.subscribers - 1)
         measured = await self._flood(0.0, arguments.measure)
         capacity = measured.published / arguments.measure
         before, self.listener.others = await self._status(), 0
@@ -162,6 +181,7 @@ class Overload:
         looking.cancel()
         left = await wait_for(lambda: self._told("live.recovered"), CALM)
         await wait_for(lambda: len(self.listener.numbers) >= self.alarm.sent, CALM)
+        watching.terminate()
         return self._judged(counts, before, await self._status(), left)
 
     async def _status(self) -> dict[str, Any]:
@@ -178,6 +198,16 @@ class Overload:
         counts: FloodCounts = await asyncio.to_thread(near.recv)
         await asyncio.to_thread(process.join)
         return counts
+
+    async def _watch(self, number: int) -> BaseProcess:
+        """Start a process with other subscribers; returns it when they have subscribed."""
+        near, far = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=watch, args=(far, self._daemon.http_port, number))
+        process.start()
+        far.close()
+        await asyncio.to_thread(near.recv)
+        return process
 
     async def _look(self) -> None:
         """Note how late the daemon is during the load."""
@@ -248,6 +278,7 @@ def main() -> int:
     parser.add_argument("--measure", type=_number(1), default=5.0, help="seconds for the capacity")
     parser.add_argument("--publishers", type=int, default=20, help="sessions that publish")
     parser.add_argument("--devices", type=int, default=5, help="of each of these sessions")
+    parser.add_argument("--subscribers", type=int, default=1, help="that get every message")
     parser.add_argument("--most-ms", type=float, default=200.0)
     parser.add_argument("--flag", action="append", default=[], help="of the daemon")
     arguments = parser.parse_args()

@@ -116,8 +116,8 @@ class PublishingGate:
     def publish(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
         """Publish, or hold for a moment.
 
-        Fires with the publication that stands for this one; fails with
-        :class:`LiveLimitExceeded` if it is too much, and else as publishing does.
+        Fires with what has become of it; fails with :class:`LiveLimitExceeded` if it is too
+        much, and else as publishing does.
         """
         emergency = new.priority == PublicationPriority.EMERGENCY
         if new.device:
@@ -126,7 +126,7 @@ class PublishingGate:
                 return fail(refused)
         if emergency or not self.watch.degraded or not self._holds(channel, new):
             return self._at_once(channel, new)
-        if len(self._held) < self._limits.held:
+        if len(self._held) < self._limits.held or self._held.replaces(channel, new):
             self._schedule()
             return self._held.hold(channel, new)
         if new.priority == PublicationPriority.HIGH:

@@ -2,8 +2,8 @@
 
 Each device of a channel has a lane, which is served in order: nothing of a device passes anything
 else of it. In a lane, a normal publication takes the place of the waiting normal one of the same
-type, and goes to the end. The lanes get their turns by priority, as in
-:mod:`kupool.live.backlog`.
+type, and goes to the end; who has published that one learns it at once. The lanes get their turns
+by priority, as in :mod:`kupool.live.backlog`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from kupool.live.backlog import WEIGHTS
-from kupool.live.publications import NewPublication, PublicationPriority, PublishedRecord
-from kupool.timing.waiting import Waiters
+from kupool.live.publications import (
+    NewPublication,
+    PublicationPriority,
+    PublishedRecord,
+    replaced,
+)
 
-#: Publishes to a channel. A failure goes to all whose publications were merged into it.
+#: Publishes to a channel.
 Publish = Callable[[str, NewPublication], Deferred[PublishedRecord]]
 
 #: A lane: a channel and a device; the device may be empty.
@@ -28,15 +32,15 @@ _NORMAL = PublicationPriority.NORMAL
 
 
 class HeldPublication:
-    """A publication that waits, and those who published it or what it has replaced."""
+    """A publication that waits, and the answer to who has published it."""
 
-    __slots__ = ("new", "replaced", "waiters")
+    __slots__ = ("done", "new", "older")
 
     def __init__(self, new: NewPublication) -> None:
         self.new = new
         #: How many it has replaced.
-        self.replaced = 0
-        self.waiters: Waiters[PublishedRecord] = Waiters()
+        self.older = 0
+        self.done: Deferred[PublishedRecord] = Deferred()
 
 
 class _Lane:
@@ -64,45 +68,50 @@ class HeldPublications:
         #: The lanes in the order of their turns, by priority.
         self._rings: tuple[dict[LaneKey, None], ...] = ({}, {}, {})
         self._credits = list(WEIGHTS)
-        #: How many publications wait by priority, the replaced ones included.
+        #: How many publications wait by priority.
         self._waiting = {_NORMAL: 0, _HIGH: 0}
         self._number = 0
 
     def __len__(self) -> int:
-        """Return the number of publications whose publishers wait."""
+        """Return the number of publications that wait."""
         return sum(self._waiting.values())
 
     def waiting(self, priority: int) -> int:
-        """Return how many publications of a priority wait, the replaced ones included."""
+        """Return how many publications of a priority wait."""
         return self._waiting.get(PublicationPriority(priority), 0)
 
     def hold(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
         """Hold a publication that is not an emergency.
 
-        Fires when it, or the one that has replaced it, is published. Only a normal publication
-        that names its device is replaced.
+        Fires when it is published, or replaced by a newer one. Only a normal publication that
+        names its device is replaced.
         """
         lane_key = (channel, new.device)
         lane = self._lanes.get(lane_key)
         if lane is None:
             lane = self._lanes[lane_key] = _Lane()
-        merges = new.priority == _NORMAL and bool(new.device)
         key: str | int = self._number
-        if merges:
+        if _merges(new):
             key = new.event_type
         else:
             self._number += 1
         held = HeldPublication(new)
-        replaced = lane.entries.pop(key, None)
-        if replaced is not None:
-            self.merged += 1
-            held.replaced = replaced.replaced + 1
-            held.waiters.join(replaced.waiters)
+        older = lane.entries.pop(key, None)
         lane.entries[key] = held
         lane.high += new.priority == _HIGH
-        self._waiting[PublicationPriority(new.priority)] += 1
         self._enter(lane_key, lane)
-        return held.waiters.wait()
+        if older is None:
+            self._waiting[PublicationPriority(new.priority)] += 1
+        else:
+            self.merged += 1
+            held.older = older.older + 1
+            older.done.callback(replaced(older.new))
+        return held.done
+
+    def replaces(self, channel: str, new: NewPublication) -> bool:
+        """Return whether a publication would take the place of one that waits."""
+        lane = self._lanes.get((channel, new.device))
+        return lane is not None and _merges(new) and new.event_type in lane.entries
 
     def release_next(self) -> bool:
         """Publish the one whose turn it is; returns False if nothing waits."""
@@ -158,7 +167,7 @@ class HeldPublications:
         held = lane.entries.pop(next(iter(lane.entries)))
         priority = PublicationPriority(held.new.priority)
         lane.high -= priority == _HIGH
-        self._waiting[priority] -= held.replaced + 1
+        self._waiting[priority] -= 1
         if not lane.entries:
             del self._lanes[lane_key]
             self._leave(lane_key)
@@ -166,9 +175,13 @@ class HeldPublications:
 
     def _send(self, channel: str, held: HeldPublication) -> None:
         new = held.new
-        if held.replaced:
-            new = msgspec.structs.replace(new, merged=held.replaced)
-        self._publish(channel, new).addBoth(held.waiters.tell)
+        if held.older:
+            new = msgspec.structs.replace(new, merged=held.older)
+        self._publish(channel, new).chainDeferred(held.done)
+
+
+def _merges(new: NewPublication) -> bool:
+    return new.priority == _NORMAL and bool(new.device)
 
 
 __all__ = ["HeldPublication", "HeldPublications", "LaneKey", "Publish"]

@@ -182,8 +182,7 @@ class LiveMethods(Observer):
         subscriber = session.subscriber
         info = ClientDetails(subscriber.client_id, subscriber.user)
         record = await session.publish(params.channel, params.publication(info))
-        shown = {"offset": record.offset}
-        return {**shown, "merged": record.merged} if record.merged else shown
+        return {"replaced": True} if record.replaced else {"offset": record.offset}
 
     async def _presence(self, session: LiveSession, params: ChannelParams) -> object:
         present = session.presence(params.channel)

@@ -67,11 +67,18 @@ class PublishedRecord(NewPublication, frozen=True, kw_only=True, gc=False):
     """A publication that its channel has taken.
 
     ``offset`` grows from one publication of the channel to the next; it is 0 in a channel without
-    history. ``time`` is in seconds since the epoch.
+    history. ``time`` is in seconds since the epoch. One that is ``replaced`` was not published, and
+    its offset and time are 0: a newer one of the same device and type came while it waited.
     """
 
     offset: int
     time: float
+    replaced: bool = False
+
+
+def replaced(new: NewPublication) -> PublishedRecord:
+    """Return a publication whose place a newer one has taken."""
+    return msgspec.structs.replace(published(new, 0, 0.0), replaced=True)
 
 
 def published(new: NewPublication, offset: int, time: float) -> PublishedRecord:
@@ -156,4 +163,5 @@ __all__ = [
     "StreamPosition",
     "one_line",
     "published",
+    "replaced",
 ]

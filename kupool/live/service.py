@@ -46,6 +46,7 @@ from kupool.live.publications import (
     StreamPosition,
     one_line,
     published,
+    replaced,
 )
 from kupool.live.rules import ChannelKind, ChannelRule, ChannelRules
 from kupool.live.sequencing import SequencedPublishing
@@ -57,19 +58,18 @@ from kupool.live.wishes import ChannelFound, HistoryFound, HistoryWishes, Presen
 from kupool.timing.chunks import in_chunks
 from kupool.timing.timers import Timers
 
-
-class _FirstTime(NamedTuple):
-    """Where an event was published the first time."""
-
-    offset: int
-    time: float
-    merged: int
-    sequence: int
-
-
 #: Called with a channel and whether it has got its first subscription, or else lost its last one.
 #: Must not raise.
 WatchAttended = Callable[[str, bool], object]
+
+
+class _FirstTime(NamedTuple):
+    """What has become of a publication, as it is remembered for others with its event id."""
+
+    offset: int
+    time: float
+    sequence: int
+    replaced: bool
 
 
 class LiveService:
@@ -291,12 +291,11 @@ class LiveService:
     def publish(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
         """Publish to a channel what a client or an application publishes.
 
-        Fires when it is kept, and in the outbox or queue of everybody. If a newer one has taken
-        its place meanwhile, fires with the offset and time of that, and ``merged`` is not 0. With
-        an ``event_id`` that was published lately it publishes nothing, and fires with the
-        offset and time of the first time. Fails with :class:`InvalidChannelName`,
-        :class:`UnknownChannel`, :class:`InvalidPublication`, :class:`LiveLimitExceeded`, and
-        :class:`HistoryUnavailable`; then nobody gets it.
+        Fires when it is kept, and in the outbox or queue of everybody; or when it is ``replaced``,
+        so that nobody gets it. With an ``event_id`` that was published lately it publishes
+        nothing, and fires with what has become of the first one. Fails with
+        :class:`InvalidChannelName`, :class:`UnknownChannel`, :class:`InvalidPublication`,
+        :class:`LiveLimitExceeded`, and :class:`HistoryUnavailable`; then nobody gets it.
         """
         return self._publish_once(channel, new, self.gate.publish)
 
@@ -320,16 +319,12 @@ class LiveService:
 
         def first() -> Deferred[_FirstTime]:
             return publish(channel, new).addCallback(
-                lambda each: _FirstTime(each.offset, each.time, each.merged, each.sequence)
+                lambda each: _FirstTime(each.offset, each.time, each.sequence, each.replaced)
             )
 
         once = self._recent.once((channel, new.event_id), first)
         return once.addCallback(
-            lambda place: published(
-                msgspec.structs.replace(new, merged=place.merged, sequence=place.sequence),
-                place.offset,
-                place.time,
-            )
+            lambda first: replaced(new) if first.replaced else _again(new, first)
         )
 
     def _may_merge(self, channel: str) -> bool:
@@ -477,6 +472,11 @@ class LiveService:
             for each in self._table
             if len(each) and (not pattern or fnmatchcase(each.name, pattern))
         )
+
+
+def _again(new: NewPublication, first: _FirstTime) -> PublishedRecord:
+    numbered = msgspec.structs.replace(new, sequence=first.sequence)
+    return published(numbered, first.offset, first.time)
 
 
 def _session_gone(session: LiveSession) -> Hashable | None:

@@ -68,13 +68,13 @@ class HeldTests(SynchronousTestCase):
         seen = set(out.data)
         for number, new in enumerate(given_events):
             record = self.successResultOf(answers[number])
-            if number in seen:
-                self.assertEqual(int(record.data), number)
-                continue
-            self.assertEqual((new.priority, record.priority), (1, 1))
-            self.assertTrue(new.device)
-            self.assertEqual((record.device, record.event_type), (new.device, new.event_type))
-            self.assertGreater(int(record.data), number)
+            self.assertEqual(int(record.data), number)
+            self.assertEqual(record.replaced, number not in seen)
+            if record.replaced:
+                self.assertEqual((new.priority, record.offset), (1, 0))
+                same = (new.device, new.event_type)
+                self.assertTrue(new.device)
+                self.assertIn(same, [steps[other][:2] for other in seen if other > number])
         self.assertEqual(out.held.merged, len(steps) - len(seen))
         self.assertEqual(sum(each.merged for each in out.records), out.held.merged)
         for device in ("a", "b"):
@@ -92,22 +92,32 @@ class HeldTests(SynchronousTestCase):
         self.assertEqual(out.data[:10], [100, 101, 102, 103, 0, 104, 105, 106, 107, 1])
 
     def test_what_waits_is_counted(self) -> None:
-        """W-65: the replaced ones are counted while their publishers wait."""
+        """W-65: what is replaced does not wait any more."""
         held = Published().held
         held.hold("c", event(1))
         held.hold("c", event(2))
         held.hold("c", event(3, priority=2))
-        self.assertEqual((held.waiting(1), held.waiting(2), len(held)), (2, 1, 3))
+        self.assertEqual((held.waiting(1), held.waiting(2), len(held)), (1, 1, 2))
         held.release_all()
         self.assertEqual((held.waiting(1), held.waiting(2)), (0, 0))
 
+    def test_replaced_at_once(self) -> None:
+        """Who has published it does not wait for the batch."""
+        held = Published().held
+        first, second = held.hold("c", event(1)), held.hold("c", event(2))
+        self.assertTrue(self.successResultOf(first).replaced)
+        self.assertNoResult(second)
+        self.assertTrue(held.replaces("c", event(3)))
+        for other in (event(3, priority=2), event(3, device=""), event(3, kind="other")):
+            self.assertFalse(held.replaces("c", other))
+
     def test_failures(self) -> None:
-        """If publishing fails, all learn it whose publications were merged."""
+        """If publishing fails, who has published it learns that."""
         held = HeldPublications(lambda channel, new: fail(HistoryUnavailable("no")))
-        answers = [held.hold("c", event(number)) for number in range(3)]
+        first, second = held.hold("c", event(1)), held.hold("c", event(2))
         held.release_all()
-        for answer in answers:
-            self.failureResultOf(answer, HistoryUnavailable)
+        self.assertTrue(self.successResultOf(first).replaced)
+        self.failureResultOf(second, HistoryUnavailable)
 
     def test_channels_are_apart(self) -> None:
         """The same device in another channel is another one."""

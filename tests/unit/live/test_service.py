@@ -216,7 +216,7 @@ class PublishTests(Case):
         self.assertEqual([30 in client.data() for client in clients], [True] * len(clients))
 
     def test_merged_publications(self) -> None:
-        """W-62: who publishes an event again gets the place of the one that stands for it."""
+        """W-62: who publishes a replaced event again learns the same, and nobody gets it."""
         world = LiveWorld(RULE)
         subscriber, _ = self.join(world)
         world.service.gate.watch.state = LoadState.DEGRADED
@@ -225,7 +225,7 @@ class PublishTests(Case):
         world.service.publish("a", new(2, device="d", event_type="t"))
         world.clock.advance(0.02)
         record = self.successResultOf(first)
-        self.assertEqual((subscriber.data(), record.offset, record.merged), ([2], 1, 1))
+        self.assertEqual((subscriber.data(), record.offset, record.replaced), ([2], 0, True))
         self.assertEqual(self.successResultOf(world.service.publish("a", event)), record)
 
     def test_what_the_daemon_says(self) -> None:
