@@ -176,7 +176,7 @@ class Daemon:
                 folder.open()
                 check_finished(folder.path)
                 if folder.warning:
-                    self._log.warn("{warning}", warning=folder.warning)
+                    self._log.warn("{text}", text=folder.warning)
             self._http_access = make_http_access(
                 self.settings,
                 self._wall,
@@ -229,7 +229,7 @@ class Daemon:
     async def _start_parts(self) -> None:
         settings, parts = self.settings, self.parts
         for warning in start_warnings(settings, parts):
-            self._log.warn("{warning}", warning=warning)
+            self._log.warn("{text}", text=warning)
         for line in self._warnings:
             self._log.warn("{line}", line=line)
         self.status.enter("opening")
