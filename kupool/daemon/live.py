@@ -50,7 +50,9 @@ from kupool.permissions.table import PermissionTable
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
 from kupool.settings import NodeLiveSettings, Settings
+from kupool.topics.events import EVENTS
 from kupool.topics.partition import Partition
+from kupool.topics.submissions import SUBMISSIONS
 from kupool.web.answers import ApiResource
 from kupool.web.centrifuge_clients import CentrifugeClients, client_limits
 from kupool.web.event_streams import EventStreams
@@ -304,11 +306,19 @@ def make_live(
 def _make_audit(
     own: NodeLiveSettings, service: LiveService, topics: TopicsPart, reactor: Any
 ) -> DuplicateAudit:
+    def partitions() -> list[Partition]:
+        """Return the partitions of durable channels; records of the daemon itself have no ids."""
+        return [
+            Partition(rule.topic, rule.partition)
+            for rule in service.durable_rules()
+            if rule.topic not in (SUBMISSIONS, EVENTS)
+        ]
+
     return DuplicateAudit(
         topics.world.topics,
         reactor,
         service.alarms,
-        lambda: [Partition(rule.topic, rule.partition) for rule in service.durable_rules()],
+        partitions,
         interval=own.audit_interval,
         most=own.audit_records,
     )
