@@ -427,6 +427,7 @@ class SweepOfDaemonTests(LiveCase):
         self.network.advance(600.0)
         self.network.settle()
         self.assertEqual((live.audit.audits, live.sweep.sweeps), (1, 2))
+        self.assertEqual(live.audit._found, {}, "the daemon's own topics have no event ids")
 
 
 class SequenceOfSessionTests(LiveCase):
