@@ -79,7 +79,7 @@ class OverloadLimits:
     lag: float = 0.03
     backlog: int = 1000
     clients: int = 10
-    enter_after: float = 0.3
+    enter_after: float = 1.0
     leave_after: float = 5.0
 
 

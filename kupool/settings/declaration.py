@@ -1051,7 +1051,7 @@ class NodeLiveSettings:
     )
     overload_enter: float = _setting(
         DURATION,
-        "300ms",
+        "1s",
         "time that the overload has to last before degraded mode",
         name="live_overload_enter",
         reload=True,

@@ -51,7 +51,7 @@ class GateWorld:
     def degrade(self) -> None:
         """Enter degraded mode."""
         self.behind = 100
-        for _ in range(20):
+        for _ in range(40):
             self.clock.advance(0.05)
         assert self.gate.watch.degraded
 
@@ -151,7 +151,7 @@ class GateTests(SynchronousTestCase):
         for number in range(1000):
             world.publish(number, 2, device=f"d{number}")
         self.assertEqual(world.gate.waiting, {1: 0, 2: 1000, 3: 0})
-        for _ in range(20):
+        for _ in range(40):
             world.clock.advance(0.05)
         self.assertTrue(world.gate.watch.degraded)
 
