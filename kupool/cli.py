@@ -24,6 +24,7 @@ COMMANDS = (
     "config",
     "topic",
     "log",
+    "live",
     "group",
     "dlq",
 )

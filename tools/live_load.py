@@ -7,6 +7,8 @@ A daemon of its own publishes to one channel, so often that all healthy clients 
 nothing. At the end they read again. Each of them has to get everything, or to learn exactly how
 many publications it has missed.
 
+It prints what docs/speed.md publishes: connections per GB, deliveries a second, and delays.
+
 It fails if the 99th percentile of the delays of healthy clients is over ``--most-ms``, if the
 daemon uses more memory than the bound that is printed, or if a client misses something unsaid.
 """
@@ -19,7 +21,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.servers.running_daemon import RunningDaemon
@@ -210,6 +212,7 @@ async def run(arguments: argparse.Namespace, daemon: RunningDaemon) -> list[str]
     load = Load(daemon)
     before = rss(daemon)
     healthy = await load.open(arguments.healthy, load.delays)
+    print(density(rss(daemon) - before, len(healthy)))
     stalled = await load.open(arguments.stalled, load.ignored, SMALL_BUFFER)
     for client in stalled:
         client.transport.pause_reading()
@@ -233,6 +236,17 @@ async def run(arguments: argparse.Namespace, daemon: RunningDaemon) -> list[str]
     if most > bound:
         wrong.append("the memory is over its bound")
     return wrong
+
+
+def density(grown: int, clients: int) -> str:
+    """Say how much memory connections with a subscription take, if a daemon has grown by it."""
+    each = grown / clients
+    if each < 1000:
+        return f"{clients} clients are too few to tell how much memory a connection takes"
+    return (
+        f"{clients} connections with a subscription take {each / 1000:.1f} KB each: "
+        f"{1e9 / each:.0f} connections per GB"
+    )
 
 
 async def _catch_up(load: Load, stalled: list[LoadClient]) -> list[str]:
@@ -267,7 +281,7 @@ async def _catch_up(load: Load, stalled: list[LoadClient]) -> list[str]:
     return wrong
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--healthy", type=int, default=1000)
@@ -277,7 +291,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=200, help="bytes of a publication")
     parser.add_argument("--history", type=int, default=1000, help="publications that are kept")
     parser.add_argument("--most-ms", type=float, default=100.0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     rule = f"{CHANNEL} history_size={arguments.history} forced_recovery=on publish_by_clients=on"
     flags = ("--live-insecure=on", f"--live-rules={rule}", "--mq=memory", "--store=memory")
     with RunningDaemon(*flags) as daemon:

@@ -167,7 +167,13 @@ async def produce(arguments: argparse.Namespace, api: ApiClient) -> int:
     if arguments.values and arguments.file is not None:
         raise ValueError("give values or --file, not both")
     line_records = LineRecords(arguments)
-    writer = _Writer(arguments, api)
+    writer = RecordWriter(
+        api,
+        arguments.topic,
+        arguments.partition,
+        batch=arguments.batch,
+        shows_json=arguments.json,
+    )
     advance: Callable[[int], object] = _no_bar
     with ExitStack() as stack:
         if arguments.values:
@@ -217,14 +223,26 @@ def _bar(descriptor: int, stack: ExitStack) -> Callable[[int], object]:
     return bar.stage("Writing")
 
 
-class _Writer:
-    """Writes records in batches, and counts them."""
+class RecordWriter:
+    """Writes records in batches of ``batch`` at most, and counts them.
 
-    def __init__(self, arguments: argparse.Namespace, api: ApiClient) -> None:
-        self._topic: str = arguments.topic
-        self._partition: int | None = arguments.partition
-        self._batch: int = arguments.batch
-        self._json: bool = arguments.json
+    Without a ``partition`` the partitioner of the topic chooses. With ``shows_json`` it prints
+    where each batch was written.
+    """
+
+    def __init__(
+        self,
+        api: ApiClient,
+        topic: str,
+        partition: int | None,
+        *,
+        batch: int = 500,
+        shows_json: bool = False,
+    ) -> None:
+        self._topic = topic
+        self._partition = partition
+        self._batch = batch
+        self._json = shows_json
         self._api = api
         # With a sequence number a repeated request writes nothing twice.
         self._producer = f"kupool-{secrets.token_hex(8)}"
@@ -299,4 +317,11 @@ def _batches(
         yield batch
 
 
-__all__ = ["LineRecords", "ProduceFailed", "add_line_flags", "add_produce", "produce"]
+__all__ = [
+    "LineRecords",
+    "ProduceFailed",
+    "RecordWriter",
+    "add_line_flags",
+    "add_produce",
+    "produce",
+]

@@ -77,7 +77,7 @@ class LivePublisher:
     def publish(self, channel: str, value: object, **fields: Any) -> None:
         """Publish a value to a channel; ``fields`` are those of :class:`NewPublication`."""
         new = NewPublication(data=self._encode(value), **fields)
-        self._live.publish(channel, new).addErrback(self._failed, channel)
+        self._live.announce(channel, new).addErrback(self._failed, channel)
 
     def _failed(self, failure: Failure, channel: str) -> None:
         self._log.warn(

@@ -216,6 +216,7 @@ def build(
             topics=topics,
             figures=(overview, stats),
             role_of=_no_role if logins is None else logins.authenticator.role_of,
+            behind=lambda: server.manager.behind,
         )
         # A submission comes to the bus first.
         events = ManyEvents([events, live.events])
@@ -310,8 +311,16 @@ def build(
         rooms=rooms,
         topics=topics,
         live=live,
-        news=DaemonNews(_receivers(topics, live)),
+        news=_news(topics, live),
     )
+
+
+def _news(topics: TopicsPart | None, live: LivePart | None) -> DaemonNews:
+    """Return what tells all that happens to the daemon, the load of live channels included."""
+    news = DaemonNews(_receivers(topics, live))
+    if live is not None:
+        live.tell_load(news)
+    return news
 
 
 def _receivers(topics: TopicsPart | None, live: LivePart | None) -> Iterator[EventReceiver]:

@@ -176,7 +176,7 @@ class Daemon:
                 folder.open()
                 check_finished(folder.path)
                 if folder.warning:
-                    self._log.warn("{warning}", warning=folder.warning)
+                    self._log.warn("{text}", text=folder.warning)
             self._http_access = make_http_access(
                 self.settings,
                 self._wall,
@@ -229,7 +229,7 @@ class Daemon:
     async def _start_parts(self) -> None:
         settings, parts = self.settings, self.parts
         for warning in start_warnings(settings, parts):
-            self._log.warn("{warning}", warning=warning)
+            self._log.warn("{text}", text=warning)
         for line in self._warnings:
             self._log.warn("{line}", line=line)
         self.status.enter("opening")
@@ -254,16 +254,22 @@ class Daemon:
         await self._housekeeping.start()
         if parts.logins is not None:
             parts.logins.start()
+        if parts.live is not None:
+            parts.live.start()
         self.status.enter("listening")
+        await self._listen_everywhere()
+        collect_rarely()
+        self.status.enter(RUNNING)
+        parts.news.started()
+        self._announce()
+
+    async def _listen_everywhere(self) -> None:
+        settings, parts = self.settings, self.parts
         await self._listen("addr", parts.server.listen(settings.listen.addr))
         if settings.listen.http:
             await self._listen("http", self._listen_http(settings.listen))
         if parts.compatible is not None:
             await self._listen("bus_compatible_addr", parts.compatible.listen())
-        collect_rarely()
-        self.status.enter(RUNNING)
-        parts.news.started()
-        self._announce()
 
     def _look_for_moved_topics(self) -> None:
         """Refuse to start if the topics were moved elsewhere."""
@@ -396,7 +402,6 @@ class Daemon:
         live = self.parts.live
         if live is not None:
             more.update(live.routes(http, self.settings))
-            live.start()
         site = make_site(
             self._reactor,
             self.status,

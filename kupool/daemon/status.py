@@ -86,10 +86,7 @@ class Status:
         """Return problems that do not prevent submissions."""
         parts, log = self._parts, self._parts.log.status()
         reasons = [*self._about_the_log(log)]
-        if parts.bus is not None and parts.bus.problem:
-            reasons.append(f"bus: {parts.bus.problem}")
-        if parts.rooms is not None and parts.rooms.problem:
-            reasons.append(f"rooms: {parts.rooms.problem}")
+        reasons += self._about_messages()
         topics = parts.topics
         if topics is not None and not topics.prevents_submissions and topics.problem:
             reasons.append(f"topics: {topics.problem}")
@@ -107,6 +104,15 @@ class Status:
             if database.path.name == STORE_FILE and not _said(database.problem, reasons):
                 reasons.append(f"store: {database.problem}")
         return reasons
+
+    def _about_messages(self) -> Iterator[str]:
+        parts = self._parts
+        if parts.bus is not None and parts.bus.problem:
+            yield f"bus: {parts.bus.problem}"
+        if parts.rooms is not None and parts.rooms.problem:
+            yield f"rooms: {parts.rooms.problem}"
+        if parts.live is not None:
+            yield from parts.live.concerns
 
     def _about_the_log(self, log: LogStatus) -> Iterator[str]:
         if self._silence and not log.problem and not self._parts.acceptance.used_up:

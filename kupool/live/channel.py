@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from kupool.live.broadcasts import BroadcastFigures
 from kupool.live.fanned import FannedNotice, FannedRecord
 from kupool.live.hub import Channel, Hub
 from kupool.live.interfaces import IChannelStore
@@ -25,7 +27,14 @@ from kupool.timing.waiting import Waiters, after
 
 
 class ChannelOwner(Protocol):
-    """What a channel tells its owner."""
+    """What a channel tells its owner, and asks it."""
+
+    @property
+    def broadcasts(self) -> BroadcastFigures:
+        """Figures of the broadcasts of all channels."""
+
+    def now(self) -> float:
+        """Return the seconds of a clock that is never set."""
 
     def count_drops(self, reason: str, count: int) -> None:
         """Count publications that subscribers did not get."""
@@ -41,7 +50,8 @@ class LiveChannel:
     """One channel; without a ``store`` it keeps no history.
 
     ``wall`` returns seconds since the epoch. ``last`` is the position behind all that was fanned
-    out: an offset, or a running number in a channel without history.
+    out: an offset, or a running number in a channel without history. ``broadcasts`` has figures of
+    what was fanned out.
     """
 
     __slots__ = (
@@ -55,6 +65,7 @@ class LiveChannel:
         "_sending",
         "_users",
         "_wall",
+        "broadcasts",
         "last",
         "name",
         "rule",
@@ -75,6 +86,8 @@ class LiveChannel:
         self.rule = rule
         self.store = store
         self.last = 0
+        #: There are none before the first subscription.
+        self.broadcasts: BroadcastFigures | None = None
         self._hub = hub
         self._owner = owner
         self._wall = wall
@@ -101,6 +114,10 @@ class LiveChannel:
             if isinstance(each, LiveSubscription):
                 yield each
 
+    def __contains__(self, subscription: object) -> bool:
+        """Return whether a subscription is one of its."""
+        return self._fan is not None and subscription in self._fan
+
     @property
     def keeps_history(self) -> bool:
         """Whether publications have offsets, and can be read later."""
@@ -116,6 +133,7 @@ class LiveChannel:
         """
         if self._fan is None:
             self._fan = self._hub.channel()
+            self.broadcasts = self.broadcasts or BroadcastFigures()
         self._fan.subscribe(subscription)
         if len(self._fan) == 1:
             self._owner.attended(self.name, first=True)
@@ -200,21 +218,43 @@ class LiveChannel:
         fan = self._fan  # the last subscriber may leave while it gets this
         if fan is None:
             return None
-        dropped = fan.dropped
-        sent = fan.publish(FannedRecord(self.name, record, previous, self.last))
+        dropped, started = fan.dropped, self._owner.now()
+        fanned = FannedRecord(self.name, record, previous, self.last)
+        sent = fan.publish(fanned)
         if sent.called:
             if fan.dropped > dropped:
                 self._overload()
+            else:
+                self._count_broadcast(fanned, started)
             return None
         self._sending = sent
-        sent.addCallback(self._sent, sent)
+        sent.addCallback(self._sent, sent, fanned, started)
         return after(sent)
+
+    def _count_broadcast(self, fanned: FannedRecord, started: float) -> None:
+        seconds = self._owner.now() - started
+        for figures in self._figures:
+            figures.add(fanned.reached, fanned.failed, seconds)
+
+    @property
+    def _figures(self) -> Iterator[BroadcastFigures]:
+        if self.broadcasts is not None:
+            yield self.broadcasts
+        yield self._owner.broadcasts
 
     def _overload(self) -> None:
         """Too much is being fanned out: subscribers learn, behind all that, what they missed."""
+        for figures in self._figures:
+            figures.overflowed += 1
         if self._sending is not None and not self._overloaded:
             self._overloaded = True
-            self._sending.addCallback(lambda _: self._skip(self.last))
+            self._sending.addCallback(self._tell_overload)
+
+    def _tell_overload(self, _: None) -> None:
+        if self._sending is not None:  # an emergency was let through meanwhile
+            self._sending.addCallback(self._tell_overload)
+        else:
+            self._skip(self.last)
 
     def _skip(self, offset: int) -> None:
         """Go on behind publications that are lost; subscribers learn how many there were."""
@@ -223,7 +263,8 @@ class LiveChannel:
         for subscription in self:
             subscription.catch_up()
 
-    def _sent(self, _: None, sent: Deferred[None]) -> None:
+    def _sent(self, _: None, sent: Deferred[None], fanned: FannedRecord, started: float) -> None:
+        self._count_broadcast(fanned, started)
         if self._sending is sent:
             self._sending = None
 
@@ -238,6 +279,8 @@ class LiveChannel:
 
     def count_drops(self, reason: str, count: int) -> None:
         """Count publications that a subscription dropped."""
+        for figures in self._figures:
+            figures.dropped += count
         self._owner.count_drops(reason, count)
 
     def end_insufficient(self, subscription: LiveSubscription) -> None:
@@ -259,6 +302,18 @@ class LiveChannel:
     def users_present(self) -> int:
         """The number of users that are there; all anonymous clients are one."""
         return len(self._users or ())
+
+    @property
+    def miscounted(self) -> bool:
+        """Whether the counts of who is there are wrong, which they should never be."""
+        return (self._users or {}) != self._recount()
+
+    def count_again(self) -> None:
+        """Count anew who is there."""
+        self._users = dict(self._recount()) or None
+
+    def _recount(self) -> Counter[str]:
+        return Counter(each.user for each in self.present())
 
     def _count_user(self, user: str, change: int) -> None:
         if self._users is None:

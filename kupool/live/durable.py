@@ -6,7 +6,7 @@ their offsets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,26 +15,29 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from kupool.live.failures import HistoryUnavailable
+from kupool.live.breaker import Breaker, BreakerLimits
+from kupool.live.failures import HistoryUnavailable, SinkUnavailable
 from kupool.live.interfaces import IChannelStore
 from kupool.live.publications import (
     ClientDetails,
     HistoryPart,
     MissedCount,
     NewPublication,
-    PublicationPriority,
     PublishedRecord,
     StreamPosition,
     published,
 )
 from kupool.timing.doubling import Doubling
-from kupool.topics.errors import OffsetOutOfRange, UnreadableBatch
+from kupool.topics.errors import (
+    OffsetOutOfRange,
+    TopicError,
+    TopicsUnavailable,
+    UnreadableBatch,
+)
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord, Record
 from kupool.topics.service import Fetched, Topics
-
-#: The header of a record that holds what a publication has besides its data.
-HEADER = "live"
+from kupool.wire.live_extras import LiveExtras, decode_extras, encode_extras
 
 #: Most bytes that one read returns, and seconds that it waits for new records.
 READ_SIZE = 64 * 1024
@@ -47,28 +50,17 @@ WIDER = 8
 _RETRIES = Doubling(0.1, 10.0)
 
 
-class _Extras(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What a publication has besides its data; the names are short, as each record has them."""
-
-    event_id: str = msgspec.field(default="", name="e")
-    priority: int = msgspec.field(default=PublicationPriority.NORMAL.value, name="p")
-    device: str = msgspec.field(default="", name="d")
-    event_type: str = msgspec.field(default="", name="y")
-    key: str = msgspec.field(default="", name="k")
-    tags: dict[str, str] = msgspec.field(default_factory=dict, name="t")
-    info: tuple[str, str, str, str] | None = msgspec.field(default=None, name="i")
-
-
 def record_of(new: NewPublication) -> NewRecord:
     """Return the record of a publication."""
     info = new.info
-    extras = _Extras(
+    extras = LiveExtras(
         event_id=new.event_id,
         priority=int(new.priority),
         device=new.device,
         event_type=new.event_type,
         key=new.key,
         tags=dict(new.tags),
+        sequence=new.sequence,
         info=None
         if info is None
         else (
@@ -79,8 +71,7 @@ def record_of(new: NewPublication) -> NewRecord:
         ),
     )
     key = new.key or new.device or new.event_id
-    headers = {HEADER: msgspec.json.encode(extras).decode()}
-    return NewRecord(new.data, key.encode() if key else None, headers)
+    return NewRecord(new.data, key.encode() if key else None, encode_extras(extras))
 
 
 def publication_of(record: Record) -> PublishedRecord:
@@ -88,10 +79,10 @@ def publication_of(record: Record) -> PublishedRecord:
 
     A record of somebody else whose value is not JSON becomes a JSON string.
     """
-    extras = _extras_of(record.headers)
+    extras = decode_extras(record.headers)
     data = record.value
     if extras is None:
-        extras = _Extras()
+        extras = LiveExtras()
         if not _is_json(data):
             data = msgspec.json.encode(data.decode(errors="replace"))
     return PublishedRecord(
@@ -107,19 +98,10 @@ def publication_of(record: Record) -> PublishedRecord:
         device=extras.device,
         event_type=extras.event_type,
         key=extras.key,
+        sequence=extras.sequence,
         offset=record.offset + 1,
         time=record.timestamp / 1000,
     )
-
-
-def _extras_of(headers: Mapping[str, str]) -> _Extras | None:
-    text = headers.get(HEADER)
-    if text is None:
-        return None
-    try:
-        return msgspec.json.decode(text, type=_Extras)
-    except (ValueError, RecursionError):
-        return None  # somebody else uses the same name
 
 
 def _is_json(data: bytes) -> bool:
@@ -130,13 +112,25 @@ def _is_json(data: bytes) -> bool:
     return True
 
 
+def topic_breaker(topic: str, clock: IReactorTime, limits: BreakerLimits) -> Breaker:
+    """Return a breaker that guards a topic against writes while it fails or hangs.
+
+    What is wrong with a record, or with the settings of the topic, is not a failure of the topic.
+    """
+    return Breaker(f"topic {topic}", clock, limits, _is_ill)
+
+
+def _is_ill(error: BaseException) -> bool:
+    return isinstance(error, TopicsUnavailable) or not isinstance(error, TopicError)
+
+
 @implementer(IChannelStore)
 class DurableHistory:
     """The history of a channel in a partition.
 
     An offset of the channel is that of its record plus 1. ``epoch`` is the identity of the topic:
     it is another one if the topic is deleted and made again. ``wall`` returns seconds since the
-    epoch of time.
+    epoch of time. ``breaker`` is that of the topic, which its partitions share.
     """
 
     _log = Logger()
@@ -149,7 +143,9 @@ class DurableHistory:
         *,
         clock: IReactorTime,
         wall: Callable[[], float],
+        breaker: Breaker,
     ) -> None:
+        self._breaker = breaker
         self._topics = topics
         self._partition = partition
         self._epoch = epoch
@@ -172,9 +168,13 @@ class DurableHistory:
     async def _append(self, new: NewPublication) -> PublishedRecord:
         record = record_of(new)
         try:
-            (written,) = await self._topics.produce(
-                self._partition.topic, [record], partition=self._partition.number
+            (written,) = await self._breaker.call(
+                lambda: self._topics.produce(
+                    self._partition.topic, [record], partition=self._partition.number
+                )
             )
+        except SinkUnavailable:
+            raise
         except Exception as error:
             raise HistoryUnavailable(str(error)) from error
         offset = written.offset + 1
@@ -416,9 +416,9 @@ class DurableHistory:
 
 
 __all__ = [
-    "HEADER",
     "READ_SIZE",
     "DurableHistory",
     "publication_of",
     "record_of",
+    "topic_breaker",
 ]

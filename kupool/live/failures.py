@@ -94,6 +94,18 @@ class HistoryUnavailable(LiveError):
     temporary = True
 
 
+class SinkUnavailable(HistoryUnavailable):
+    """What the channel writes to has failed again and again, so that it is not called for a while.
+
+    ``seconds`` are left until it is tried again.
+    """
+
+    name = "sink_unavailable"
+
+    def __init__(self, sink: str, seconds: int) -> None:
+        super().__init__(f"{sink} does not work at the moment: try again in {seconds} s")
+
+
 class SubscriptionCancelled(LiveError):
     """The subscription was ended, or its client left, before it began."""
 
@@ -113,6 +125,7 @@ __all__ = [
     "LiveError",
     "LiveLimitExceeded",
     "NotAvailable",
+    "SinkUnavailable",
     "SubscriptionCancelled",
     "UnknownChannel",
     "UnrecoverablePosition",

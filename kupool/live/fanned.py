@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
 from kupool.live.interfaces import LiveEncoding
-from kupool.live.publications import ClientDetails, PublishedRecord
+from kupool.live.publications import ClientDetails, PublicationPriority, PublishedRecord
 from kupool.session.publication import Publication
 from kupool.wire.framing import Framing
 
@@ -36,17 +36,24 @@ class FannedRecord(Publication):
     """A publication on its way to the subscriptions of a channel.
 
     It moves a subscription from the position ``previous`` to ``at``: offsets, or running numbers in
-    a channel without history.
+    a channel without history. ``reached`` counts the subscriptions that were given it, and
+    ``failed`` those that raised.
     """
 
-    __slots__ = ("at", "encoded", "previous", "record")
+    __slots__ = ("at", "encoded", "failed", "previous", "reached", "record")
 
     def __init__(self, channel: str, record: PublishedRecord, previous: int, at: int) -> None:
         super().__init__(b"")
         self.record = record
         self.previous = previous
         self.at = at
+        self.reached = self.failed = 0
         self.encoded = EncodedOnce(lambda encoding: encoding.publication(channel, record))
+
+    @property
+    def urgent(self) -> bool:
+        """Whether it is an emergency, for which there is room where others are dropped."""
+        return self.record.priority == PublicationPriority.EMERGENCY
 
     def send_all(
         self,
@@ -60,6 +67,7 @@ class FannedRecord(Publication):
         if where is None:
             changed = ()
         data, encoding, framing = b"", None, None  # the next one usually has the same
+        reached = 0
         for subscription in recipients:
             try:
                 if changed and where is not None and not where(subscription):
@@ -69,8 +77,11 @@ class FannedRecord(Publication):
                     data = self.encoded.get(subscription.encoding, peer.framing)
                     encoding, framing = subscription.encoding, peer.framing
                 subscription.give(self, data)
+                reached += 1
             except BaseException:
+                self.failed += 1
                 failed(subscription)
+        self.reached += reached
         return 0
 
 

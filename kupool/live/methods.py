@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from kupool.live.shown import (
     shown_member,
     shown_record,
 )
+from kupool.live.sweep import SweptIndex
 from kupool.live.wishes import SubscribeOutcome
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
@@ -181,7 +182,7 @@ class LiveMethods(Observer):
         subscriber = session.subscriber
         info = ClientDetails(subscriber.client_id, subscriber.user)
         record = await session.publish(params.channel, params.publication(info))
-        return {"offset": record.offset}
+        return {"replaced": True} if record.replaced else {"offset": record.offset}
 
     async def _presence(self, session: LiveSession, params: ChannelParams) -> object:
         present = session.presence(params.channel)
@@ -243,6 +244,14 @@ class LiveMethods(Observer):
 
     # -- connections
 
+    def swept(self) -> Sequence[SweptIndex]:
+        """Return where something could be left of sessions."""
+        return [SweptIndex("calls", lambda: [list(self._work.values())], _work_left, self._end)]
+
+    def _end(self, work: _LiveWork) -> None:
+        self._work.pop(work.number, None)
+        work.session.disconnect()
+
     def closing(self, connection: Connection, reason: CloseReason | None) -> None:
         """End the subscriptions of a connection that receives nothing more."""
         self._leave(connection)
@@ -260,6 +269,11 @@ class LiveMethods(Observer):
         """Wait for the answers to what a peer that has finished sending has asked for."""
         work = self._work.get(connection.id)
         return None if work is None or not work.calls.busy else work.calls.finish()
+
+
+def _work_left(work: _LiveWork) -> int | None:
+    gone = work.session.ended or not work.session.subscriber.peer.sends
+    return work.number if gone else None
 
 
 def _refused(failure: Failure) -> Failure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -98,37 +98,53 @@ class ChannelParams(msgspec.Struct):
     channel: str
 
 
-class ChannelPublishParams(msgspec.Struct, kw_only=True):
+class EventParams(msgspec.Struct, kw_only=True):
+    """What may be said of a publication as an event."""
+
+    priority: int = PublicationPriority.NORMAL
+    device: str = ""
+    type: str = ""
+    key: str = ""
+    sequence: int = 0
+
+    def event(
+        self, data: bytes, *, event_id: str, tags: Mapping[str, str], info: ClientDetails | None
+    ) -> NewPublication:
+        """Return the publication; raises :class:`InvalidPublication`."""
+        _check_priority(self.priority, InvalidPublication)
+        texts = (event_id, self.device, self.type, self.key)
+        if any(len(text) > LONGEST_VALUE for text in texts):
+            raise InvalidPublication(f"a text has more than {LONGEST_VALUE} characters")
+        if len(tags) > MOST_TAGS:
+            raise InvalidPublication(f"tags: more than {MOST_TAGS}")
+        if self.sequence and not (0 < self.sequence < 2**63 and self.device):
+            raise InvalidPublication("sequence: expected 1 or more, and the device that it is of")
+        return NewPublication(
+            data=data,
+            info=info,
+            tags=tags,
+            event_id=event_id,
+            priority=PublicationPriority(self.priority),
+            device=self.device,
+            event_type=self.type,
+            key=self.key,
+            sequence=self.sequence,
+        )
+
+
+class ChannelPublishParams(EventParams, kw_only=True):
     """The params of ``publish``; ``data`` is any JSON."""
 
     channel: str
     data: msgspec.Raw
     event_id: str = ""
-    priority: int = PublicationPriority.NORMAL
-    device: str = ""
-    type: str = ""
-    key: str = ""
     tags: dict[str, str] = msgspec.field(default_factory=dict)
 
     def publication(self, info: ClientDetails) -> NewPublication:
         """Return what a client publishes; raises :class:`InvalidPublication`."""
-        _check_priority(self.priority, InvalidPublication)
-        texts = (self.event_id, self.device, self.type, self.key)
-        if any(len(text) > LONGEST_VALUE for text in texts):
-            raise InvalidPublication(f"a text has more than {LONGEST_VALUE} characters")
-        if len(self.tags) > MOST_TAGS:
-            raise InvalidPublication(f"tags: more than {MOST_TAGS}")
-        return NewPublication(
-            # A copy: the raw JSON would keep the whole message in memory.
-            data=bytes(self.data),
-            info=info,
-            tags=self.tags,
-            event_id=self.event_id,
-            priority=PublicationPriority(self.priority),
-            device=self.device,
-            event_type=self.type,
-            key=self.key,
-        )
+        # A copy: the raw JSON would keep the whole message in memory.
+        data = bytes(self.data)
+        return self.event(data, event_id=self.event_id, tags=self.tags, info=info)
 
 
 class ChannelHistoryParams(msgspec.Struct, kw_only=True):

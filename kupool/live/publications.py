@@ -45,7 +45,10 @@ class NewPublication(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``data`` is JSON text. ``info`` is the client that publishes; None for the server. With an
     ``event_id``, publishing it again within a bounded window publishes nothing. ``device`` is
     where an event comes from, and ``event_type`` what kind it is. Of publications with the same
-    ``key``, a subscription with the policy *latest* keeps only the newest.
+    ``key``, a subscription with the policy *latest* keeps only the newest. ``merged`` is how many
+    older ones of the same device and type it stands for, which were not published. ``sequence``
+    grows by one from each event of a device to the next; with 1 the device begins anew. The channel
+    gives one to an event of a device that has none, which is 0.
     """
 
     data: bytes
@@ -56,17 +59,26 @@ class NewPublication(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     device: str = ""
     event_type: str = ""
     key: str = ""
+    merged: int = 0
+    sequence: int = 0
 
 
 class PublishedRecord(NewPublication, frozen=True, kw_only=True, gc=False):
     """A publication that its channel has taken.
 
     ``offset`` grows from one publication of the channel to the next; it is 0 in a channel without
-    history. ``time`` is in seconds since the epoch.
+    history. ``time`` is in seconds since the epoch. One that is ``replaced`` was not published, and
+    its offset and time are 0: a newer one of the same device and type came while it waited.
     """
 
     offset: int
     time: float
+    replaced: bool = False
+
+
+def replaced(new: NewPublication) -> PublishedRecord:
+    """Return a publication whose place a newer one has taken."""
+    return msgspec.structs.replace(published(new, 0, 0.0), replaced=True)
 
 
 def published(new: NewPublication, offset: int, time: float) -> PublishedRecord:
@@ -80,6 +92,8 @@ def published(new: NewPublication, offset: int, time: float) -> PublishedRecord:
         device=new.device,
         event_type=new.event_type,
         key=new.key,
+        merged=new.merged,
+        sequence=new.sequence,
         offset=offset,
         time=time,
     )
@@ -149,4 +163,5 @@ __all__ = [
     "StreamPosition",
     "one_line",
     "published",
+    "replaced",
 ]

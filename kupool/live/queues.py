@@ -114,6 +114,11 @@ class SubscriptionQueue:
         return next((level for level in (3, 2) if self._urgent[level]), _LOWEST)
 
     @property
+    def by_priority(self) -> tuple[int, ...]:
+        """How many wait of each priority; there is none of priority 0."""
+        return tuple(self._urgent)
+
+    @property
     def start(self) -> int:
         """The position of the subscription before all of this."""
         return self._entries[0].before

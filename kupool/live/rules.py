@@ -7,7 +7,7 @@ A name may have a namespace: the text before its first colon. Patterns are those
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -172,6 +172,10 @@ class ChannelRules:
         for rule in rules:
             rule.check()
         self._rules = tuple((levels_of(rule.pattern), rule) for rule in rules)
+
+    def __iter__(self) -> Iterator[ChannelRule]:
+        """Iterate over the rules, the first that counts first."""
+        return (rule for _, rule in self._rules)
 
     def of(self, name: str) -> ChannelRule | None:
         """Return the rule of a channel; None if there is none, so the channel is unknown."""

@@ -15,14 +15,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import msgspec
 from twisted.internet.defer import Deferred, fail
 
+from kupool.live.alarms import LiveAlarm, LiveAlarms
+from kupool.live.broadcasts import BroadcastFigures
 from kupool.live.channel import LiveChannel
-from kupool.live.duplicates import RecentEvents
+from kupool.live.duplicates import DuplicateCounts, RecentEvents
 from kupool.live.failures import (
     ChannelForbidden,
     InvalidPublication,
@@ -31,21 +34,28 @@ from kupool.live.failures import (
     NotAvailable,
     UnrecoverablePosition,
 )
+from kupool.live.gate import GateLimits, PublishingGate, PublishingWay
+from kupool.live.held import Publish
 from kupool.live.interfaces import IChannelStore, LiveSubscriber, MayUse
 from kupool.live.publications import (
     ClientDetails,
     HistoryPart,
     NewPublication,
+    PublicationPriority,
     PublishedRecord,
     StreamPosition,
     one_line,
     published,
+    replaced,
 )
-from kupool.live.rules import ChannelKind, ChannelRules
+from kupool.live.rules import ChannelKind, ChannelRule, ChannelRules
+from kupool.live.sequencing import SequencedPublishing
 from kupool.live.session import LiveLimits, LiveSession, SessionMeans
 from kupool.live.subscription import LiveSubscription
+from kupool.live.sweep import SweptIndex
 from kupool.live.table import ChannelSources, ChannelTable
 from kupool.live.wishes import ChannelFound, HistoryFound, HistoryWishes, PresenceCounts
+from kupool.timing.chunks import in_chunks
 from kupool.timing.timers import Timers
 
 #: Called with a channel and whether it has got its first subscription, or else lost its last one.
@@ -53,11 +63,22 @@ from kupool.timing.timers import Timers
 WatchAttended = Callable[[str, bool], object]
 
 
+class _FirstTime(NamedTuple):
+    """What has become of a publication, as it is remembered for others with its event id."""
+
+    offset: int
+    time: float
+    sequence: int
+    replaced: bool
+
+
 class LiveService:
     """All live channels of a process.
 
-    ``may`` says what clients may do. ``drops`` counts by reason what subscribers did not get, and
-    ``publications`` what was published.
+    ``may`` says what clients may do, ``behind`` how many clients have requests that wait.
+    ``drops`` counts by reason what subscribers did not get, and ``publications`` what was
+    published. ``broadcasts`` has figures of all channels together. Publications of clients go
+    through the ``gate``; those of devices get their ``sequences``. ``alarms`` are for operators.
     """
 
     def __init__(
@@ -67,11 +88,13 @@ class LiveService:
         *,
         may: MayUse,
         limits: LiveLimits,
+        gate: GateLimits | None = None,
+        behind: Callable[[], int] = lambda: 0,
     ) -> None:
         self.limits = limits
         self.drops: Counter[str] = Counter()
         self.publications = 0
-        clock = sources.clock
+        self._clock = clock = sources.clock
         self._table = ChannelTable(sources, rules, self, most=limits.channels)
         self._timers = Timers(clock)
         self._means = SessionMeans(self, self._table, self._timers, may=may, limits=limits)
@@ -79,17 +102,28 @@ class LiveService:
         self._sessions: dict[str, dict[str, LiveSession]] = {}
         #: Who is told when a channel gets its first subscription, or loses its last one.
         self._watchers: tuple[WatchAttended, ...] = ()
-        self._recent: RecentEvents[tuple[int, float]] = RecentEvents(
-            clock.seconds, most=limits.remembered_events, seconds=limits.remembered_seconds
+        self.alarms = LiveAlarms(clock)
+        self.broadcasts = BroadcastFigures()
+        self.sequences = SequencedPublishing(clock, self.alarms, most=limits.devices)
+        self._recent: RecentEvents[_FirstTime] = RecentEvents(
+            clock.seconds,
+            most=limits.remembered_events,
+            seconds=limits.remembered_seconds,
+            troubled=lambda reason: self.alarms.note(LiveAlarm.UNCHECKED, {"reason": reason}),
+        )
+        self.gate = PublishingGate(
+            clock, gate or GateLimits(), PublishingWay(self._publish, self._may_merge, behind)
         )
 
     def stop(self) -> None:
-        """End all sessions and timers."""
+        """Publish what is held, and end all sessions and timers."""
+        self.gate.stop()
         for user in list(self._sessions):
             for session in self.sessions_of(user):
                 session.disconnect()
         self._table.stop()
         self._timers.clear()
+        self.alarms.stop()
 
     # -- clients
 
@@ -124,6 +158,62 @@ class LiveService:
     def users(self) -> int:
         """The number of users that have clients; all anonymous ones are one user."""
         return len(self._sessions)
+
+    def swept(self) -> Sequence[SweptIndex]:
+        """Return where something could be left of clients."""
+        return (
+            SweptIndex("sessions", self._all_sessions, _session_gone, self._remove_session),
+            SweptIndex("subscriptions", lambda: self._table, self._has_nobody, self._remove),
+            SweptIndex("lost subscriptions", self._all_sessions, _losses, LiveSession.end_lost),
+            SweptIndex("counts of presence", lambda: [self._table], _miscounted, _count_again),
+        )
+
+    def _all_sessions(self) -> Iterator[Iterator[LiveSession]]:
+        for user in list(self._sessions):
+            yield self.sessions_of(user)
+
+    def _remove_session(self, session: LiveSession) -> None:
+        session.disconnect()
+        self.gone(session)
+
+    def _has_nobody(self, subscription: LiveSubscription) -> Hashable | None:
+        """Return a key for a subscription whose client does not know it."""
+        details = subscription.details
+        session = self._sessions.get(details.user, {}).get(details.client_id)
+        if session is not None and session.subscription(subscription.channel) is subscription:
+            return None
+        return details.client_id, subscription.channel
+
+    def _remove(self, subscription: LiveSubscription) -> None:
+        channel = self._table.find(subscription.channel)
+        if channel is not None:
+            channel.remove(subscription)
+            self._table.settle(channel)
+
+    def durable_rules(self) -> list[ChannelRule]:
+        """Return the rules of durable channels."""
+        return [rule for rule in self._table.rules if rule.kind is ChannelKind.DURABLE]
+
+    def now(self) -> float:
+        """Return the seconds of a clock that is never set."""
+        return self._clock.seconds()
+
+    def figures_of_channels(self) -> Iterator[tuple[str, BroadcastFigures]]:
+        """Yield the channels that have had subscribers, and figures of their broadcasts."""
+        for channel in self._table:
+            if channel.broadcasts is not None:
+                yield channel.name, channel.broadcasts
+
+    def queued(self) -> Deferred[dict[int, int]]:
+        """Count what waits for slow clients, by priority; takes several turns if there are many."""
+        counts = dict.fromkeys(map(int, PublicationPriority), 0)
+
+        def count(channel: LiveChannel) -> None:
+            for subscription in channel:
+                for priority in counts:
+                    counts[priority] += subscription.waiting_by_priority[priority]
+
+        return in_chunks(self._clock, self._table, count).addCallback(lambda _: counts)
 
     def check_again(self, user: str | None = None) -> int:
         """End the subscriptions that their clients may no longer have, such as after a change of
@@ -199,27 +289,47 @@ class LiveService:
     # -- publishing
 
     def publish(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
-        """Publish to a channel; fires when it is kept, and in the outbox or queue of everybody.
+        """Publish to a channel what a client or an application publishes.
 
-        With an ``event_id`` that was published lately it publishes nothing, and fires with the
-        offset and time of the first time. Fails with :class:`InvalidChannelName`,
-        :class:`UnknownChannel`, :class:`InvalidPublication`, :class:`LiveLimitExceeded`, and
-        :class:`HistoryUnavailable`; then nobody gets it.
+        Fires when it is kept, and in the outbox or queue of everybody; or when it is ``replaced``,
+        so that nobody gets it. With an ``event_id`` that was published lately it publishes
+        nothing, and fires with what has become of the first one. Fails with
+        :class:`InvalidChannelName`, :class:`UnknownChannel`, :class:`InvalidPublication`,
+        :class:`LiveLimitExceeded`, and :class:`HistoryUnavailable`; then nobody gets it.
         """
+        return self._publish_once(channel, new, self.gate.publish)
+
+    def announce(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
+        """Publish what the daemon itself says, which is never held or limited.
+
+        Fires and fails as :meth:`publish` does.
+        """
+        return self._publish_once(channel, new, self._publish)
+
+    def _publish_once(
+        self, channel: str, new: NewPublication, publish: Publish
+    ) -> Deferred[PublishedRecord]:
         try:
             self._table.rule(channel)
             new = self._checked(new)
         except LiveError as error:
             return fail(error)
         if not new.event_id:
-            return self._publish(channel, new)
+            return publish(channel, new)
 
-        def publish() -> Deferred[tuple[int, float]]:
-            done = self._publish(channel, new)
-            return done.addCallback(lambda record: (record.offset, record.time))
+        def first() -> Deferred[_FirstTime]:
+            return publish(channel, new).addCallback(
+                lambda each: _FirstTime(each.offset, each.time, each.sequence, each.replaced)
+            )
 
-        once = self._recent.once((channel, new.event_id), publish)
-        return once.addCallback(lambda place: published(new, *place))
+        once = self._recent.once((channel, new.event_id), first)
+        return once.addCallback(
+            lambda first: replaced(new) if first.replaced else _again(new, first)
+        )
+
+    def _may_merge(self, channel: str) -> bool:
+        """Return whether publications may be merged; everything that is for a log gets there."""
+        return self._table.rule(channel).kind is not ChannelKind.DURABLE
 
     def _publish(self, name: str, new: NewPublication) -> Deferred[PublishedRecord]:
         try:
@@ -227,7 +337,7 @@ class LiveService:
         except LiveError as error:
             return fail(error)
         self.publications += 1
-        done = channel.publish(new)
+        done = self.sequences.publish(channel, new) if new.device else channel.publish(new)
         if not len(channel):
             done.addBoth(self._settled, channel)
         return done
@@ -250,6 +360,11 @@ class LiveService:
         except ValueError:
             raise InvalidPublication("the data of the publication is not JSON") from None
         return new if line is new.data else msgspec.structs.replace(new, data=line)
+
+    @property
+    def duplicates(self) -> DuplicateCounts:
+        """The publications with event ids, and those that were published before."""
+        return self._recent.counts
 
     @property
     def repeated(self) -> int:
@@ -357,6 +472,29 @@ class LiveService:
             for each in self._table
             if len(each) and (not pattern or fnmatchcase(each.name, pattern))
         )
+
+
+def _again(new: NewPublication, first: _FirstTime) -> PublishedRecord:
+    numbered = msgspec.structs.replace(new, sequence=first.sequence)
+    return published(numbered, first.offset, first.time)
+
+
+def _session_gone(session: LiveSession) -> Hashable | None:
+    gone = session.ended or not session.subscriber.peer.sends
+    return session.subscriber.client_id if gone else None
+
+
+def _losses(session: LiveSession) -> Hashable | None:
+    lost = [each.channel for each in session.lost_subscriptions()]
+    return (session.subscriber.client_id, *lost) if lost else None
+
+
+def _miscounted(channel: LiveChannel) -> Hashable | None:
+    return channel.name if channel.miscounted else None
+
+
+def _count_again(channel: LiveChannel) -> None:
+    channel.count_again()
 
 
 __all__ = ["LiveLimits", "LiveService", "LiveSession", "WatchAttended"]

@@ -42,7 +42,7 @@ class LiveLimits:
     Channels that one client may subscribe to; channels in all; publications that one call of
     ``history`` returns; bytes of one publication's data and tags; publications that are recovered
     in a reply; messages and bytes that a client may ask for as the queue of a subscription; and
-    event ids that are remembered, for so many seconds.
+    event ids that are remembered, for so many seconds; and devices whose sequences are remembered.
     """
 
     channels_per_client: int = 128
@@ -54,6 +54,7 @@ class LiveLimits:
     queue_bytes: int = 1024 * 1024
     remembered_events: int = 100_000
     remembered_seconds: float = 300.0
+    devices: int = 10_000
 
 
 class ChannelOperations(Protocol):
@@ -121,6 +122,11 @@ class LiveSession:
     def subscriptions(self) -> list[LiveSubscription]:
         """The subscriptions of the client, those that have not started included."""
         return list(self._subscriptions.values())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client has gone."""
+        return self._ended
 
     def subscription(self, channel: str) -> LiveSubscription | None:
         """Return the subscription to a channel, if there is one."""
@@ -275,6 +281,22 @@ class LiveSession:
             for each in self.subscriptions
             if not each.permitted and not self._may("subscribe", each.channel)
         )
+
+    def lost_subscriptions(self) -> list[LiveSubscription]:
+        """Return the subscriptions that no channel has: there should be none."""
+        table = self._means.table
+        return [
+            each
+            for each in self._subscriptions.values()
+            if (found := table.find(each.channel)) is None or each not in found
+        ]
+
+    def end_lost(self) -> None:
+        """End the subscriptions that no channel has: the client has to subscribe again."""
+        for each in self.lost_subscriptions():
+            del self._subscriptions[each.channel]
+            each.end()
+            self.subscriber.unsubscribed(each.channel, "insufficient")
 
     def disconnect(self) -> None:
         """End all subscriptions: the client has gone. May be called again."""

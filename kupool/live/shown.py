@@ -38,6 +38,7 @@ _ROWS = {
     "not_available": NOT_FOUND,
     "unrecoverable_position": OFFSET_OUT_OF_RANGE,
     "cancelled": NOT_FOUND,
+    "sink_unavailable": UNAVAILABLE,
 }
 
 
@@ -63,6 +64,8 @@ class ShownPublication(msgspec.Struct, omit_defaults=True):
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     user: str = ""
     client: str = ""
+    merged: int = 0
+    sequence: int = 0
 
 
 def shown_record(channel: str, record: PublishedRecord) -> ShownPublication:
@@ -81,6 +84,8 @@ def shown_record(channel: str, record: PublishedRecord) -> ShownPublication:
         dict(record.tags),
         "" if info is None else info.user,
         "" if info is None else info.client_id,
+        record.merged,
+        record.sequence,
     )
 
 

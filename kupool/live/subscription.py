@@ -180,6 +180,11 @@ class LiveSubscription:
         """The number of publications that wait for the client."""
         return 0 if self._queue is None else len(self._queue)
 
+    @property
+    def waiting_by_priority(self) -> tuple[int, ...]:
+        """How many of these there are of each priority; there is none of priority 0."""
+        return (0, 0, 0, 0) if self._queue is None else self._queue.by_priority
+
     # -- as a recipient, which hands everything to its peer
 
     @property

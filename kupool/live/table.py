@@ -100,6 +100,11 @@ class ChannelTable:
             raise UnknownChannel(name)
         return rule
 
+    @property
+    def rules(self) -> ChannelRules:
+        """The rules of all channels."""
+        return self._rules
+
     def use(self, rules: ChannelRules) -> list[LiveChannel]:
         """Go by other rules; returns the channels that have another one now, or none."""
         self._rules = rules

@@ -27,7 +27,7 @@ def log_failed(recipient: object) -> None:
 
 
 class FanOut(Generic[R]):
-    """The pending publications of one source, at most ``limit`` of them.
+    """The pending publications of one source, at most ``limit`` of them, and as many urgent ones.
 
     Each publication reaches all of its recipients before the next one reaches any. There is
     no timer: while ``pending`` is true, the owner calls :meth:`run` with a budget in later
@@ -122,7 +122,8 @@ class FanOut(Generic[R]):
 
     def _has_room(self, publication: Publication) -> bool:
         """Return whether one more may be pending; makes room for what must not be dropped."""
-        if len(self._queue) < self._limit:
+        limit = self._limit * 2 if publication.urgent else self._limit
+        if len(self._queue) < limit:
             return True
         if not publication.droppable:
             self._queue.run_all()

@@ -88,6 +88,11 @@ class ConnectionManager:
         """Iterate over a snapshot of the connections; connections may come and go meanwhile."""
         return iter(list(self._connections.values()))
 
+    @property
+    def behind(self) -> int:
+        """Number of connections that have sent more than they get handled in this turn."""
+        return len(self._behind)
+
     def get(self, connection_id: int) -> Connection:
         """Return a live connection by its id; raises :class:`ConnectionNotFound`."""
         try:

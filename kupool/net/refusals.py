@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from kupool.net.networks import network_of
+from kupool.timing.summaries import Summaries
 
 #: Seconds between two log lines for the same reason, and the same address where there is one.
 PERIOD = 60.0
@@ -37,11 +38,8 @@ class Refusals:
     def __init__(self, clock: IReactorTime) -> None:
         #: Number of refusals by reason.
         self.counts: Counter[str] = Counter()
-        self._clock = clock
-        #: The refusals that are not logged yet.
-        self._unsaid: Counter[_Key] = Counter()
         self._users: dict[_Key, str] = {}
-        self._timers: dict[_Key, IDelayedCall] = {}
+        self._summaries: Summaries[_Key] = Summaries(clock, PERIOD, self._say)
 
     def note(self, reason: str, host: str | None = None, user: str = "") -> bool:
         """Count a refusal; ``reason`` is one of a few texts that say what was refused and why.
@@ -51,24 +49,16 @@ class Refusals:
         """
         self.counts[reason] += 1
         key = (reason, "" if host is None else network_of(host) or LOCAL)
-        first = key not in self._timers
-        if first and host is not None and len(self._timers) >= MAX_ADDRESSES:
+        known = self._summaries
+        if host is not None and key not in known and len(known) >= MAX_ADDRESSES:
             key = (reason, OTHERS)
-            first = key not in self._timers
-        self._unsaid[key] += 1
         if user:
             self._users[key] = user
-        if first:
-            self._say(key)
-        return first
+        return self._summaries.note(key)
 
-    def _say(self, key: _Key) -> None:
+    def _say(self, key: _Key, count: int) -> None:
         reason, remote = key
-        count, user = self._unsaid.pop(key, 0), self._users.pop(key, "")
-        self._timers.pop(key, None)
-        if not count:
-            return
-        self._timers[key] = self._clock.callLater(PERIOD, self._say, key)
+        user = self._users.pop(key, "")
         total = self.counts[reason]
         if not remote:
             self._log.warn(
@@ -91,12 +81,7 @@ class Refusals:
 
     def stop(self) -> None:
         """Log the refusals that are not logged yet, and stop the timers."""
-        for key, timer in list(self._timers.items()):
-            timer.cancel()
-            self._say(key)
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._summaries.stop()
 
 
 __all__ = ["LOCAL", "MAX_ADDRESSES", "OTHERS", "PERIOD", "SHOWN", "Refusals"]

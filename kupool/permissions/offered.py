@@ -217,6 +217,7 @@ ROUTES = (
         for method in methods
     ),
     Offered("POST", "/api/live/interval", OPERATOR, changes=True),
+    Offered("GET", "/api/live/status", OPERATOR),
     *(Offered("POST", f"/api/{name}", ADMIN, changes=True) for name in LIVE_METHODS),
     *(Offered("GET", operation_path(name)) for name in TOPIC_READS),
     *(Offered("POST", operation_path(name)) for name in (*TOPIC_READS, *TOPIC_CHANGES)),

@@ -121,7 +121,9 @@ class BusEvents:
 
 @implementer(IEvents)
 class ManyEvents:
-    """Tells several receivers, one after the other."""
+    """Tells several receivers, one after the other; one that raises affects nobody else."""
+
+    _log = Logger()
 
     def __init__(self, receivers: Sequence[IEvents]) -> None:
         self._receivers: Sequence[Any] = receivers
@@ -133,24 +135,26 @@ class ManyEvents:
 
     def job(self, job: SavedJob) -> None:
         """Tell that there is a new job."""
-        for each in self._receivers:
-            each.job(job)
+        self._tell_all(lambda each: each.job(job))
 
     def accepted(self, batch: Callable[[], Batch]) -> None:
         """Tell those who want it about the submissions of a batch."""
-        for each in self._receivers:
-            if each.wants_accepted:
-                each.accepted(batch)
+        self._tell_all(lambda each: each.wants_accepted and each.accepted(batch))
 
     def opened(self, session: Session, peer: str) -> None:
         """Tell that a session has authorized."""
-        for each in self._receivers:
-            each.opened(session, peer)
+        self._tell_all(lambda each: each.opened(session, peer))
 
     def closed(self, session: Session, reason: str) -> None:
         """Tell that a session has ended."""
+        self._tell_all(lambda each: each.closed(session, reason))
+
+    def _tell_all(self, tell: Callable[[Any], object]) -> None:
         for each in self._receivers:
-            each.closed(session, reason)
+            try:
+                tell(each)
+            except Exception:
+                self._log.failure("An event of the pool could not be told")
 
 
 def accepted_events(batch: Batch, max_data: int) -> Iterator[bytes]:

@@ -90,6 +90,11 @@ class Publication:
         """Whether the message may be dropped."""
         return self.key is not None or self._policy is not None
 
+    @property
+    def urgent(self) -> bool:
+        """Whether it may be pending where others are dropped already."""
+        return False
+
     def send(self, recipient: Recipient) -> bool:
         """Send it; returns whether it was dropped because the peer reads slowly.
 

@@ -1013,6 +1013,130 @@ class NodeLiveSettings:
         name="live_rate",
         reload=True,
     )
+    device_rate: int = _setting(
+        COUNT,
+        "100",
+        "messages of one device in one channel in any second; emergencies pass; 0: no limit",
+        name="live_device_rate",
+        reload=True,
+    )
+    devices: int = _setting(
+        COUNT,
+        "10000",
+        "maximum number of devices that are limited at a time; more are refused",
+        least=1,
+        name="live_max_devices",
+    )
+    overload_lag: float = _setting(
+        DURATION,
+        "30ms",
+        "delay of the daemon's event loop at which live channels enter degraded mode; 0: none",
+        name="live_overload_lag",
+        reload=True,
+    )
+    overload_backlog: int = _setting(
+        COUNT,
+        "1000",
+        "number of waiting messages at which live channels enter degraded mode; 0: none",
+        name="live_overload_backlog",
+        reload=True,
+    )
+    overload_clients: int = _setting(
+        COUNT,
+        "10",
+        "number of sessions with more requests than can be handled at which live channels enter "
+        "degraded mode; 0: none",
+        name="live_overload_clients",
+        reload=True,
+    )
+    overload_enter: float = _setting(
+        DURATION,
+        "1s",
+        "time that the overload has to last before degraded mode",
+        name="live_overload_enter",
+        reload=True,
+    )
+    overload_leave: float = _setting(
+        DURATION,
+        "5s",
+        "time that the load has to be below half of the limits before degraded mode ends",
+        name="live_overload_leave",
+        reload=True,
+    )
+    held: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of messages that wait to be merged or sent in batches; more are refused",
+        least=1,
+        name="live_max_held",
+    )
+    batch_interval: float = _setting(
+        DURATION,
+        "20ms",
+        "time between two batches in degraded mode",
+        least=0.001,
+        name="live_batch_interval",
+    )
+    breaker_failures: int = _setting(
+        COUNT,
+        "5",
+        "failures in a row after which nothing is published to a topic for a while; 0: never",
+        name="live_breaker_failures",
+    )
+    breaker_timeout: float = _setting(
+        DURATION,
+        "10s",
+        "time without an answer after which publishing to a topic counts as a failure",
+        least=0.1,
+        name="live_breaker_timeout",
+    )
+    breaker_wait: float = _setting(
+        DURATION,
+        "1s",
+        "first wait before a topic that fails is tried again; doubled after each failure",
+        least=0.1,
+        name="live_breaker_wait",
+    )
+    breaker_longest: float = _setting(
+        DURATION,
+        "30s",
+        "longest wait before a topic that fails is tried again",
+        least=0.1,
+        name="live_breaker_longest",
+    )
+    remembered_events: int = _setting(
+        COUNT,
+        "100000",
+        "maximum number of event ids that are remembered, so that an event is published once",
+        least=1,
+        name="live_remembered_events",
+    )
+    remembered_time: float = _setting(
+        DURATION,
+        "5m",
+        "time for which an event id is remembered",
+        least=1.0,
+        name="live_remembered_time",
+    )
+    sweep_interval: float = _setting(
+        DURATION,
+        "5m",
+        "time between two looks for what is left of clients that have gone; 0: never",
+        name="live_sweep_interval",
+    )
+    audit_interval: float = _setting(
+        DURATION,
+        "10m",
+        "time between two looks for events that a durable channel has more than once; 0: never",
+        name="live_audit_interval",
+    )
+    audit_records: int = _setting(
+        COUNT,
+        "10000",
+        "maximum number of messages of a durable channel that one such look reads",
+        least=1,
+        name="live_audit_records",
+    )
     channels: int = _setting(
         COUNT,
         "10000",

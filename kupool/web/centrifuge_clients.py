@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -37,9 +38,11 @@ from kupool.live.centrifuge.codes import (
 from kupool.live.centrifuge.encoding import CentrifugeEncoding
 from kupool.live.centrifuge.messages import encode_disconnect
 from kupool.live.centrifuge.world import CentrifugeWorld
+from kupool.live.sweep import SweptIndex
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.session.connection import Connection
+from kupool.web.leftovers import swept_connections
 from kupool.wire.framing import Framing, Item
 from kupool.wire.websocket import (
     MESSAGE_TOO_BIG,
@@ -193,6 +196,19 @@ class CentrifugeClients:
             return None
         return client
 
+    def swept(self) -> Sequence[SweptIndex]:
+        """Return where something could be left of clients."""
+        return (
+            swept_connections("connections of clients", self.manager),
+            SweptIndex("silent clients", lambda: [self.manager], _silent, _cut_off),
+            SweptIndex(
+                "emulated clients", lambda: [self._emulated.items()], _emulated_left, self._forget
+            ),
+        )
+
+    def _forget(self, entry: tuple[str, CentrifugeClient]) -> None:
+        self._emulated.pop(entry[0], None)
+
     # -- the observer of the connections
 
     def opened(self, connection: Connection) -> None:
@@ -221,6 +237,21 @@ class _ServedClient(NamedTuple):
 
     client: CentrifugeClient
     session: str
+
+
+def _silent(connection: Connection) -> Hashable | None:
+    served = connection.context
+    since = served.client.silent_since() if isinstance(served, _ServedClient) else None
+    return None if since is None else (connection.id, since)
+
+
+def _cut_off(connection: Connection) -> None:
+    if isinstance(connection.context, _ServedClient):
+        connection.context.client.close(NO_PONG)
+
+
+def _emulated_left(entry: tuple[str, CentrifugeClient]) -> Hashable | None:
+    return entry[0] if entry[1].state is CentrifugeState.CLOSED else None
 
 
 def _close(connection: Connection, reason: Disconnect) -> None:

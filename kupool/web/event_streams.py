@@ -31,6 +31,7 @@ from kupool.live.params import DeliveryParams, position_of
 from kupool.live.publications import StreamPosition
 from kupool.live.service import LiveService
 from kupool.live.session import LiveSession
+from kupool.live.sweep import SweptIndex
 from kupool.live.wishes import SubscribeWishes
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
@@ -39,6 +40,7 @@ from kupool.session.connection import Connection
 from kupool.web.access import NOBODY, WebAccess
 from kupool.web.answers import HANDED_OVER, ApiError, JsonAnswer, header
 from kupool.web.cors import CrossOrigin
+from kupool.web.leftovers import swept_connections
 from kupool.web.upgrade import HandsOver, Origins, stream_head
 from kupool.wire.messages import describe
 
@@ -169,6 +171,10 @@ class EventStreams:
         for connection in list(self.manager):
             if connection.sends and not connection.congested:
                 connection.send_encoded(COMMENT)
+
+    def swept(self) -> Sequence[SweptIndex]:
+        """Return where something could be left of readers."""
+        return [swept_connections("streams", self.manager)]
 
     # -- the observer of the connections
 

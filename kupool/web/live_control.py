@@ -1,8 +1,8 @@
-"""The route that changes how often the pool is shown on its live channel."""
+"""The routes under ``/api/live``: the load of live channels, and how often the pool is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from twisted.web.server import Request
 
@@ -13,12 +13,21 @@ from kupool.web.answers import ApiError, read_json
 SHORTEST = 0.1
 LONGEST = 3600.0
 
+LIVE_STATUS = "/api/live/status"
+
 
 class LiveControl:
-    """Answers the route under ``/api/live``; ``set_interval`` takes seconds."""
+    """Answers the routes; ``set_interval`` takes seconds, ``load`` returns the status as JSON."""
 
-    def __init__(self, set_interval: Callable[[float], object]) -> None:
+    def __init__(
+        self, set_interval: Callable[[float], object], load: Callable[[], Awaitable[object]]
+    ) -> None:
         self._set_interval = set_interval
+        self._load = load
+
+    async def status(self, request: Request) -> object:
+        """``GET /api/live/status``: the load, and what was done about it."""
+        return await self._load()
 
     async def interval(self, request: Request) -> object:
         """``POST /api/live/interval``: change the time between snapshots."""
@@ -37,4 +46,4 @@ class LiveControl:
         return {"interval": format_duration(seconds)}
 
 
-__all__ = ["LONGEST", "SHORTEST", "LiveControl"]
+__all__ = ["LIVE_STATUS", "LONGEST", "SHORTEST", "LiveControl"]

@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from kupool.live.durable import DurableHistory
+from kupool.live.breaker import BreakerLimits
+from kupool.live.durable import DurableHistory, topic_breaker
 from kupool.live.history import MemoryHistory
 from kupool.live.interfaces import IChannelStore
 from kupool.live.publications import (
@@ -43,6 +44,7 @@ FULL = NewPublication(
     device="d",
     event_type="t",
     key="k",
+    sequence=7,
 )
 
 
@@ -226,7 +228,12 @@ class DurableContract(LiveStoreContract):
         await engine.create("t", TopicSettings(partitions=2))
         self.topics = topics_on(engine, the_reactor(), lambda: WALL)
         return DurableHistory(
-            self.topics, Partition("t", 1), "e", clock=the_reactor(), wall=lambda: WALL
+            self.topics,
+            Partition("t", 1),
+            "e",
+            clock=the_reactor(),
+            wall=lambda: WALL,
+            breaker=topic_breaker("t", the_reactor(), BreakerLimits()),
         )
 
     async def store(self, *data: Any) -> Any:
@@ -275,7 +282,12 @@ class DurableInSqliteTests(DurableContract, TestCase):
         self.addCleanup(engine.close)
         topics = topics_on(engine, the_reactor(), lambda: WALL)
         again = DurableHistory(
-            topics, Partition("t", 1), "e", clock=the_reactor(), wall=lambda: WALL
+            topics,
+            Partition("t", 1),
+            "e",
+            clock=the_reactor(),
+            wall=lambda: WALL,
+            breaker=topic_breaker("t", the_reactor(), BreakerLimits()),
         )
         self.assertEqual(await again.position(), StreamPosition(2, "e"))
         self.assertEqual((await again.append(new(3))).offset, 3)

@@ -56,6 +56,7 @@ ROUTES = {
     ("GET", "/events"): "anonymous",
     ("OPTIONS", "/events"): "anonymous",
     ("POST", "/api/live/interval"): "operator",
+    ("GET", "/api/live/status"): "operator",
     # Without an API key; see tests/sdk/test_server_api.py.
     **{("POST", f"/api/{name}"): "admin" for name in LIVE_METHODS},
     # What clients of the Centrifuge protocol may do their tokens and the table of channels say.

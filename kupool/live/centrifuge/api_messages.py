@@ -16,13 +16,12 @@ from kupool.live.centrifuge.codes import BAD_REQUEST
 from kupool.live.centrifuge.messages import ABSENT, PositionRequest, raw_json
 from kupool.live.centrifuge.refusals import CommandRefused
 from kupool.live.centrifuge.tokens import ServerSubscription
-from kupool.live.filters import LONGEST_VALUE
+from kupool.live.failures import InvalidPublication
+from kupool.live.params import EventParams
 from kupool.live.publications import NewPublication, StreamPosition, one_line
 
 #: Seconds since the epoch; no more than a float holds exactly.
 Seconds = Annotated[int, Meta(ge=0, le=2**53)]
-#: Keys are remembered for a while, so they are short.
-IdempotencyKey = Annotated[str, Meta(max_length=LONGEST_VALUE)]
 
 
 def bad_request(why: str) -> CommandRefused:
@@ -46,28 +45,34 @@ class _Flag(Struct):
     value: bool
 
 
-class _Publishing(Struct):
+class _Publishing(EventParams, kw_only=True):
+    # ``priority``, ``device``, ``type`` and ``key`` are ours.
     data: Raw = ABSENT
     b64data: str | None = None
     skip_history: bool | None = None
     tags: dict[str, str] | None = None
-    idempotency_key: IdempotencyKey | None = None
+    idempotency_key: str | None = None
 
     def publication(self) -> NewPublication:
         """Return what is to be published; raises :class:`CommandRefused`."""
         data = _json_of("data", self.data, self.b64data)
         if not data:
             raise bad_request("data is missing")
-        return NewPublication(data=data, tags=self.tags or {}, event_id=self.idempotency_key or "")
+        try:
+            return self.event(
+                data, event_id=self.idempotency_key or "", tags=self.tags or {}, info=None
+            )
+        except InvalidPublication as error:
+            raise bad_request(str(error)) from None
 
 
-class ApiPublish(_Publishing):
+class ApiPublish(_Publishing, kw_only=True):
     """Publish to a channel."""
 
     channel: str | None = None
 
 
-class ApiBroadcast(_Publishing):
+class ApiBroadcast(_Publishing, kw_only=True):
     """Publish the same to several channels."""
 
     channels: list[str] | None = None
@@ -154,10 +159,14 @@ class ApiBatch(Struct):
 
 
 class ApiPublished(Struct, frozen=True, omit_defaults=True):
-    """Where a publication is in the history of its channel; empty without one."""
+    """Where a publication is in the history of its channel; empty without one.
+
+    One that is ``replaced`` was not published.
+    """
 
     offset: int = 0
     epoch: str = ""
+    replaced: bool = False
 
 
 class ApiRefusal(Struct, frozen=True):

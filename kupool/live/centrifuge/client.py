@@ -109,6 +109,10 @@ class ClientIdentity(msgspec.Struct, frozen=True):
     role: str = "anonymous"
 
 
+#: How many pings a client that is alive does not leave without an answer.
+PINGS = 3
+
+
 #: A client of whom nothing is known.
 UNKNOWN_CLIENT = ClientIdentity()
 
@@ -161,6 +165,8 @@ class CentrifugeClient:
         self._session: LiveSession | None = None
         self._subscriptions: ClientSubscriptions | None = None
         self._ponged = True
+        #: When something came from the client.
+        self._heard = world.clock.seconds()
         self._timer: IDelayedCall | None = world.clock.callLater(
             world.settings.connect_wait, self.close, STALE
         )
@@ -181,6 +187,7 @@ class CentrifugeClient:
 
     def receive(self, frame: bytes) -> None:
         """Take a frame of commands."""
+        self._heard = self._world.clock.seconds()
         if self.state in (CentrifugeState.REFUSED, CentrifugeState.CLOSED):
             return
         try:
@@ -350,6 +357,15 @@ class CentrifugeClient:
             raise refused_connection(error) from None
 
     # -- pings
+
+    def silent_since(self) -> float | None:
+        """Return since when the client has left several pings without an answer, if it has."""
+        settings = self._world.settings
+        if not (self.connected and self._pings and settings.pong_wait > 0):
+            return None
+        silence = self._world.clock.seconds() - self._heard
+        allowed = PINGS * (settings.ping + settings.pong_wait)
+        return self._heard if silence > allowed else None
 
     def _start_pings(self) -> None:
         if self._timer is not None:

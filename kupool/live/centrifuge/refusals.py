@@ -32,6 +32,7 @@ _ERRORS = {
     "not_available": NOT_AVAILABLE,
     "unrecoverable_position": UNRECOVERABLE_POSITION,
     "history_unavailable": INTERNAL,
+    "sink_unavailable": INTERNAL._replace(message="temporarily unavailable"),
 }
 
 

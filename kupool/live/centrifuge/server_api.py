@@ -253,6 +253,8 @@ class ServerApi:
     async def _published(self, channel: str, publication: NewPublication) -> ApiPublished:
         live = self._world.live
         record = await live.publish(channel, publication)
+        if record.replaced:
+            return ApiPublished(replaced=True)
         if not live.keeps_history(channel):
             return ApiPublished()
         try:

@@ -87,6 +87,12 @@ class ApplyTests(SynchronousTestCase):
             "topics_fetches_size": parts.topics.sessions.limits.size,
             "topics_cleanup_interval": parts.topics.cleanup.interval,
             "live_rate": parts.live.pace.rate,
+            "live_device_rate": parts.live.service.gate.devices.rate,
+            "live_overload_lag": parts.live.service.gate.watch.limits.lag,
+            "live_overload_backlog": parts.live.service.gate.watch.limits.backlog,
+            "live_overload_clients": parts.live.service.gate.watch.limits.clients,
+            "live_overload_enter": parts.live.service.gate.watch.limits.enter_after,
+            "live_overload_leave": parts.live.service.gate.watch.limits.leave_after,
             "live_pool_interval": parts.live.snapshots.interval,
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -15,7 +16,7 @@ from kupool.live.rules import ChannelKind, ChannelRule, ChannelRules
 from kupool.live.wishes import SubscribeWishes
 from kupool.net.testing import MemoryPeer
 from kupool.settings import SettingError, load
-from tests.fakes.daemon_case import DaemonCase, PasswordCase
+from tests.fakes.daemon_case import PORT, DaemonCase, PasswordCase
 from tests.fakes.live import LiveWorld
 
 
@@ -204,7 +205,7 @@ class ProductChannelTests(LiveCase):
     """Issue 17, build 5: the channels of the product."""
 
     def test_snapshots_while_somebody_listens(self) -> None:
-        """W-01, W-91: anybody hears of the pool at once, and then every few seconds."""
+        """W-01: anybody hears of the pool at once, and then every few seconds."""
         self.assertEqual(len(self.daemon.parts.live.service.channels()), 0)
         peer = self.session("alice")
         self.answer(peer, "subscribe", channel="pool")
@@ -234,6 +235,64 @@ class ProductChannelTests(LiveCase):
     def test_nothing_is_made_for_nobody(self) -> None:
         """X-05: submissions cost nothing while no channel of a user or worker has subscribers."""
         self.assertFalse(self.told())
+
+
+class BrokenReceiverTests(DaemonCase):
+    """X-05: who consumes events of the pool never affects submissions."""
+
+    def submit(self, peer: MemoryPeer, job: Any, nonce: str) -> Any:
+        text = job["server_nonce"] + nonce
+        params = {
+            "job_id": job["job_id"],
+            "client_nonce": nonce,
+            "result": sha256(text.encode()).hexdigest(),
+        }
+        request = peer.request("submit", params)
+        self.network.advance(0.1)
+        (answer,) = [each for each in peer.messages() if each.get("id") == request]
+        return answer
+
+    def test_live_channels_that_fail(self) -> None:
+        """Whatever they raise, sessions come, get jobs, submit and go, and the bus hears of it."""
+        live = self.daemon.parts.live
+        assert live is not None
+        listener = self.session("listener")
+        self.ask(listener, "subscribe", topics=["kupool.job"])
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("live channels are broken")
+
+        live.events.wants_accepted = True
+        for name in ("job", "accepted", "opened", "closed"):
+            self.patch(live.events, name, fail)
+        peer = self.network.connect(PORT, "line")
+        self.assertIs(peer.ask("authorize", {"username": "alice"})["result"], True)
+        (job,) = [each["params"] for each in peer.messages() if each.get("method") == "job"]
+        self.assertIs(self.submit(peer, job, "n")["result"], True)
+        self.assertEqual(self.submit(peer, job, "n")["error"], "Duplicate submission")
+        self.network.advance(31.0)
+        (later,) = [each["params"] for each in peer.messages() if each.get("method") == "job"]
+        self.assertIs(self.submit(peer, later, "m")["result"], True)
+        peer.close()
+        self.network.settle()
+        self.assertEqual([m["method"] for m in listener.messages()].count("call"), 1)
+        errors = self.flushLoggedErrors(RuntimeError)
+        self.assertEqual(len(errors), 5, "opened, accepted, job, accepted, closed")
+
+    def test_watchers_that_are_cut(self) -> None:
+        """A dashboard that reads nothing, and one that is cut while it gets something."""
+        watchers = [self.session(f"w{number}") for number in range(2)]
+        for watcher in watchers:
+            self.assertNotIn("code", watcher.ask("subscribe", {"channel": "pool"}))
+        peer = self.network.connect(PORT, "line")
+        peer.ask("authorize", {"username": "alice"})
+        (job,) = [each["params"] for each in peer.messages() if each.get("method") == "job"]
+        watchers[0].stop_reading()
+        for number in range(20):
+            if number == 10:
+                watchers[1].abort()
+            self.assertIs(self.submit(peer, job, str(number))["result"], True)
+            self.network.advance(5.0) if number < 3 else None
 
 
 class OwnChannelTests(PasswordCase):
@@ -281,6 +340,22 @@ class OwnChannelTests(PasswordCase):
         self.network.settle()
         self.assertFalse(self.told())
 
+    def test_from_timed_to_events(self) -> None:
+        """W-91, W-68: a client that had snapshots, and now wants the events of all its workers,
+        only subscribes to another channel, on the same connection.
+        """
+        alice = self.user("alice")
+        self.assertEqual(self.subscribe(alice, "pool"), 0)
+        self.network.advance(6.0)
+        self.assertEqual({p["channel"] for p in notifications(alice, "publication")}, {"pool"})
+        self.assertEqual(self.code(alice, "unsubscribe", channel="pool"), 0)
+        self.assertEqual(self.subscribe(alice, "users.alice"), 0)
+        for rig in ("rig1", "rig2"):
+            self.session(f"alice.{rig}", password="secret")
+        self.network.advance(6.0)
+        found = [(p["channel"], p["data"]["username"]) for p in notifications(alice, "publication")]
+        self.assertEqual(found, [("users.alice", "alice.rig1"), ("users.alice", "alice.rig2")])
+
     def test_names_that_could_be_those_of_others(self) -> None:
         """W-72: nothing is published under a name that others may subscribe to."""
         self.assertEqual(channels_of("alice"), ("users.alice",))
@@ -321,6 +396,67 @@ class OwnChannelTests(PasswordCase):
         rules = ChannelRules(channel_rules(self.daemon.settings))
         self.assertEqual((rules.of("a").history_size, rules.of("a").history_time), (7, 9.0))
         self.assertEqual(rules.of("b").history_size, 0)
+
+
+class SweepOfDaemonTests(LiveCase):
+    """W-11: the daemon sweeps, also without an HTTP API."""
+
+    settings = {**LiveCase.settings, "live_sweep_interval": "5m", "idle_timeout": "0"}
+
+    def test_what_a_session_has_left(self) -> None:
+        """It has ended, and the methods of sessions were not told."""
+        live = self.daemon.parts.live
+        assert live is not None
+        peer = self.session("reader")
+        self.answer(peer, "subscribe", channel="chat.a")
+        (work,) = live.methods._work.values()
+        work.session.disconnect()
+        for _ in range(2):
+            self.assertEqual(len(live.methods._work), 1)
+            self.network.advance(300.0)
+        self.network.settle()
+        self.assertEqual((live.methods._work, live.sweep.found), ({}, {"calls": 1}))
+        self.assertEqual(live.service.clients, 0)
+        self.assertEqual(self.answer(peer, "subscribe", channel="chat.a")["offset"], 0)
+
+    def test_the_audit_runs_too(self) -> None:
+        """W-60: each ten minutes, by default."""
+        live = self.daemon.parts.live
+        assert live is not None
+        assert live.audit is not None
+        self.network.advance(600.0)
+        self.network.settle()
+        self.assertEqual((live.audit.audits, live.sweep.sweeps), (1, 2))
+        self.assertEqual(live.audit._found, {}, "the daemon's own topics have no event ids")
+
+
+class SequenceOfSessionTests(LiveCase):
+    """W-52: a session gives the sequence of its device, and who listens gets it."""
+
+    def test_on_the_wire(self) -> None:
+        reader, writer = self.session("reader"), self.session("writer")
+        self.answer(reader, "subscribe", channel="chat.a")
+        event = {"channel": "chat.a", "data": 1, "device": "d"}
+        self.answer(writer, "publish", **event)
+        self.answer(writer, "publish", **event, sequence=4)
+        found = [each["sequence"] for each in notifications(reader, "publication")]
+        self.assertEqual(found, [1, 4])
+        shown = self.answer(reader, "history", channel="chat.a")["publications"]
+        self.assertEqual([each["sequence"] for each in shown], [1, 4])
+        live = self.daemon.parts.live
+        assert live is not None
+        self.assertEqual(live.service.sequences.shown()["missing"], 2)
+
+    def test_numbers_that_are_none(self) -> None:
+        writer = self.session("writer")
+        for more in (
+            {"sequence": -1, "device": "d"},
+            {"sequence": 2**63, "device": "d"},
+            {"sequence": 1},
+        ):
+            refused = writer.ask("publish", {"channel": "chat.a", "data": 1, **more})
+            self.assertEqual(refused["code"], 32)
+            self.assertIn("sequence: expected 1 or more", refused["error"])
 
 
 class OffTests(DaemonCase):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.live.duplicates import RecentEvents
+from kupool.live.duplicates import BROKEN, FULL, RecentEvent, RecentEvents
 
 
 class OnceTests(SynchronousTestCase):
@@ -63,3 +65,87 @@ class OnceTests(SynchronousTestCase):
             self.failureResultOf(each, OSError)
         self.failureResultOf(self.recent.once("a", lambda: fail(OSError())), OSError)
         self.assertEqual(self.once("a", 5), 5)
+
+
+class BrokenMemory(dict[Hashable, "RecentEvent[int]"]):
+    """Where events are remembered, which fails while it is ``broken``."""
+
+    broken = False
+
+    def get(self, key: object, default: object = None) -> RecentEvent[int] | None:
+        if self.broken:
+            raise OSError("no connection")
+        return super().get(key)
+
+
+class TroubleTests(SynchronousTestCase):
+    """W-58: what removes duplicates fails, or is full: events are published, and it is told."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.memory = BrokenMemory()
+        self.troubles: list[str] = []
+        self.recent: RecentEvents[int] = RecentEvents(
+            self.clock.seconds,
+            most=2,
+            seconds=300,
+            troubled=self.troubles.append,
+            events=self.memory,
+        )
+        self.published = 0
+
+    def once(self, key: str) -> int:
+        def publish() -> Deferred[int]:
+            self.published += 1
+            return succeed(self.published)
+
+        return self.successResultOf(self.recent.once(key, publish))
+
+    def test_it_fails(self) -> None:
+        """Nothing is lost: perhaps an event is there twice."""
+        self.once("a")
+        self.memory.broken = True
+        self.assertEqual([self.once("a"), self.once("b")], [2, 3])
+        self.assertEqual(self.troubles, [BROKEN, BROKEN])
+        self.assertEqual(self.recent.counts.unchecked, 2)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.memory.broken = False
+        self.assertEqual((self.once("a"), self.published), (1, 3))
+
+    def test_it_fails_while_an_event_is_published(self) -> None:
+        """The publisher hears why its event was not published, and no other error."""
+        done: Deferred[int] = Deferred()
+        waiting = self.recent.once("a", lambda: done)
+        self.memory.broken = True
+        done.errback(ValueError("no"))
+        self.failureResultOf(waiting, ValueError)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_it_is_full(self) -> None:
+        """The oldest is forgotten before its time, and may come again."""
+        for key in "abca":
+            self.once(key)
+        self.assertEqual(self.published, 4)
+        self.assertEqual((self.troubles, self.recent.counts.pushed_out), ([FULL, FULL], 2))
+        self.clock.advance(300)
+        self.once("d")
+        self.assertEqual(self.recent.counts.pushed_out, 2, "those were too old")
+
+
+class RateTests(SynchronousTestCase):
+    """W-60: the rate of duplicates, as a metric."""
+
+    def test_the_last_full_minute(self) -> None:
+        clock = Clock()
+        recent: RecentEvents[int] = RecentEvents(clock.seconds, most=9, seconds=300)
+        rates = []
+        for keys in ("aab", "b", "", "cd"):
+            for key in keys:
+                recent.once(key, lambda: succeed(1))
+            clock.advance(60)
+            rates.append(recent.counts.rate)
+        self.assertEqual(rates, [1 / 3, 1.0, 0.0, 0.0])
+        self.assertEqual((recent.counts.with_id, recent.counts.repeated), (6, 2))
+        recent.once("d", lambda: succeed(1))
+        clock.advance(150)
+        self.assertEqual(recent.counts.rate, 0.0, "that minute is over for long")

@@ -9,8 +9,9 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.live.durable import READ_WAIT, DurableHistory, publication_of, record_of
-from kupool.live.failures import HistoryUnavailable
+from kupool.live.breaker import BreakerLimits, BreakerState
+from kupool.live.durable import READ_WAIT, DurableHistory, publication_of, record_of, topic_breaker
+from kupool.live.failures import HistoryUnavailable, SinkUnavailable
 from kupool.live.publications import StreamPosition
 from kupool.topics.interfaces import Append
 from kupool.topics.partition import Partition
@@ -26,7 +27,12 @@ class Case(SynchronousTestCase):
         self.engine.create("t", TopicSettings())
         self.topics = topics_on(self.engine, self.clock, self.clock.seconds)
         self.store = DurableHistory(
-            self.topics, Partition("t", 0), "e", clock=self.clock, wall=self.clock.seconds
+            self.topics,
+            Partition("t", 0),
+            "e",
+            clock=self.clock,
+            wall=self.clock.seconds,
+            breaker=topic_breaker("t", self.clock, BreakerLimits()),
         )
         self.heard: list[Any] = []
         self.skipped: list[int] = []
@@ -90,6 +96,63 @@ class FailureTests(Case):
         self.assertEqual((self.skipped, self.heard), ([1], []))
         self.store.append(new(2))
         self.assertEqual(offsets(self.heard), [2])
+
+
+class BreakerOfTopicTests(Case):
+    """W-46: a topic that fails or hangs is not written to for a while."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.breaker = topic_breaker("t", self.clock, BreakerLimits(failures=2, timeout=10.0))
+        self.stores = [
+            DurableHistory(
+                self.topics,
+                Partition("t", 0),
+                "e",
+                clock=self.clock,
+                wall=self.clock.seconds,
+                breaker=self.breaker,
+            )
+            for _ in range(2)
+        ]
+
+    def test_a_topic_that_fails(self) -> None:
+        """All channels of the topic are refused at once then, until it works again."""
+        self.engine.broken = OSError("disk full")
+        for store in self.stores:
+            self.failureResultOf(store.append(new(1)), HistoryUnavailable)
+        self.engine.broken = None
+        error = self.failureResultOf(self.stores[0].append(new(1)), SinkUnavailable).value
+        self.assertIn("topic t does not work at the moment: try again in 1 s", str(error))
+        self.clock.advance(1)
+        self.assertEqual(self.successResultOf(self.stores[1].append(new(2))).offset, 1)
+        self.assertIs(self.breaker.state, BreakerState.CLOSED)
+
+    def test_a_topic_that_hangs(self) -> None:
+        """What is written later is published still; others are refused without waiting."""
+        self.engine.slow = True
+        slow = [store.append(new(1)) for store in self.stores]
+        self.clock.advance(10)
+        self.failureResultOf(self.stores[0].append(new(2)), SinkUnavailable)
+        self.engine.slow = False
+        self.engine.answer()
+        for each in slow:
+            self.successResultOf(each)
+
+    def test_a_record_that_is_too_large(self) -> None:
+        """Is not the fault of the topic."""
+        self.engine.create("small", TopicSettings(max_record=100))
+        store = DurableHistory(
+            self.topics,
+            Partition("small", 0),
+            "e",
+            clock=self.clock,
+            wall=self.clock.seconds,
+            breaker=self.breaker,
+        )
+        for _ in range(5):
+            self.failureResultOf(store.append(new("x" * 200)), HistoryUnavailable)
+        self.assertIs(self.breaker.state, BreakerState.CLOSED)
 
 
 class UnreadableTests(Case):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.live.centrifuge.refusals import error_of
 from kupool.live.failures import (
     HistoryUnavailable,
     InvalidChannelName,
@@ -13,13 +16,17 @@ from kupool.live.failures import (
     InvalidWish,
     LiveLimitExceeded,
     NotAvailable,
+    SinkUnavailable,
     UnknownChannel,
     UnrecoverablePosition,
 )
+from kupool.live.filters import PublicationFilter
 from kupool.live.hub import Channel, Hub
+from kupool.live.overload import LoadState
 from kupool.live.publications import NewPublication, StreamPosition
 from kupool.live.rules import ChannelKind, ChannelRule, ChannelRules
 from kupool.live.session import LiveSession
+from kupool.live.shown import error_row
 from kupool.live.wishes import HistoryWishes, SubscribeWishes
 from kupool.timing.chunks import CHUNK
 from kupool.topics.interfaces import Append
@@ -46,6 +53,58 @@ class Case(SynchronousTestCase):
         done = session.subscribe(channel, SubscribeWishes(**wishes))
         self.successResultOf(done).subscription.start()
         return subscriber, session
+
+
+#: Who subscribes to what, and what is published: a step of one of four clients.
+CHANNELS = st.sampled_from(["a", "A", "n:a"])
+DEVICES = st.sampled_from(["d", "e", "D"])
+STEPS = st.one_of(
+    st.tuples(
+        st.just("subscribe"), st.integers(0, 3), CHANNELS, st.frozensets(DEVICES, max_size=3)
+    ),
+    st.tuples(st.just("unsubscribe"), st.integers(0, 3), CHANNELS, st.just(frozenset[str]())),
+    st.tuples(st.just("come back"), st.integers(0, 3), CHANNELS, st.just(frozenset[str]())),
+    st.tuples(st.just("publish"), st.integers(1, 3), CHANNELS, st.frozensets(DEVICES, max_size=1)),
+)
+
+
+class LookupTests(SynchronousTestCase):
+    """W-70: channels and devices are found in dictionaries and sets, which forget at once and
+    miss nobody; there is no filter that could say wrongly that nobody listens.
+    """
+
+    @given(st.lists(STEPS, min_size=30, max_size=60))
+    def test_nobody_is_missed(self, steps: list[tuple[str, int, str, frozenset[str]]]) -> None:
+        """Whoever comes and goes: exactly those get a publication who want its channel and device,
+        from the next one on.
+        """
+        world = LiveWorld(
+            ChannelRule(pattern="*"), ChannelRule(pattern=">"), ChannelRule(pattern="n:*")
+        )
+        clients = [world.client() for _ in range(4)]
+        wanted: list[dict[str, frozenset[str]]] = [{} for _ in clients]
+        for number, (step, who, channel, devices) in enumerate(steps):
+            if step == "publish":
+                device = next(iter(devices), "")
+                world.service.publish(channel, new(number, device=device, priority=who))
+                got = [subscriber.data() == [number] for subscriber, _ in clients]
+                expected = [
+                    channel in each and (not each[channel] or device in each[channel])
+                    for each in wanted
+                ]
+                self.assertEqual(got, expected)
+            elif step == "subscribe" and channel not in wanted[who]:
+                wishes = SubscribeWishes(wanted=PublicationFilter(devices=tuple(devices)))
+                done = clients[who][1].subscribe(channel, wishes)
+                self.successResultOf(done).subscription.start()
+                wanted[who][channel] = devices
+            elif step == "unsubscribe":
+                known = wanted[who].pop(channel, None) is not None
+                self.assertEqual(clients[who][1].unsubscribe(channel), known)
+            elif step == "come back":
+                clients[who][1].disconnect()
+                clients[who] = world.client()
+                wanted[who] = {}
 
 
 class PublishTests(Case):
@@ -146,6 +205,65 @@ class PublishTests(Case):
         world.clock.advance(60)
         self.assertEqual(subscriber.data(), [2])
         session.disconnect()
+
+    def test_an_emergency_is_not_dropped(self) -> None:
+        """W-63: however much is being fanned out, everybody gets an emergency."""
+        world = LiveWorld(ChannelRule(pattern="a"), hub=SmallHub)
+        clients = [self.join(world)[0] for _ in range(CHUNK + 10)]
+        for each in range(50):
+            world.service.publish("a", new(each, priority=3 if each == 30 else 1))
+        world.turns()
+        self.assertEqual([30 in client.data() for client in clients], [True] * len(clients))
+
+    def test_merged_publications(self) -> None:
+        """W-62: who publishes a replaced event again learns the same, and nobody gets it."""
+        world = LiveWorld(RULE)
+        subscriber, _ = self.join(world)
+        world.service.gate.watch.state = LoadState.DEGRADED
+        event = new(1, device="d", event_type="t", event_id="e")
+        first = world.service.publish("a", event)
+        world.service.publish("a", new(2, device="d", event_type="t"))
+        world.clock.advance(0.02)
+        record = self.successResultOf(first)
+        self.assertEqual((subscriber.data(), record.offset, record.replaced), ([2], 0, True))
+        self.assertEqual(self.successResultOf(world.service.publish("a", event)), record)
+
+    def test_what_the_daemon_says(self) -> None:
+        """The daemon's own messages are never limited or merged."""
+        world = LiveWorld(RULE)
+        subscriber, _ = self.join(world)
+        world.service.gate.watch.state = LoadState.DEGRADED
+        world.service.gate.devices.rate = 1
+        for each in range(3):
+            world.service.announce("a", new(each, device="d", event_type="t"))
+        self.assertEqual(subscriber.data(), [0, 1, 2])
+
+    def test_what_waits_for_slow_clients(self) -> None:
+        """W-65: the lengths of the queues are known by priority."""
+        world = LiveWorld(ChannelRule(pattern="a"))
+        subscriber, _ = self.join(world)
+        subscriber.stall()
+        for priority in (1, 1, 2, 3):
+            world.service.publish("a", new(1, priority=priority))
+        self.assertEqual(self.successResultOf(world.service.queued()), {1: 2, 2: 1, 3: 1})
+
+    def test_a_topic_that_fails(self) -> None:
+        """Issue text of build 7, overload: a channel fails at once while its topic does not work,
+        and says so; it works again after the wait.
+        """
+        engine, world = durable_world()
+        engine.broken = OSError("disk full")
+        for _ in range(5):
+            self.failureResultOf(world.service.publish("a", new(1)), HistoryUnavailable)
+        engine.broken = None
+        error = self.failureResultOf(world.service.publish("a", new(2)), SinkUnavailable).value
+        self.assertEqual(
+            error_row(error).text,
+            "Temporarily unavailable: topic t does not work at the moment: try again in 1 s",
+        )
+        self.assertIn("topic t does not work", error_of(error).message)
+        world.clock.advance(1)
+        self.successResultOf(world.service.publish("a", new(3)))
 
     def test_a_durable_channel_without_storage(self) -> None:
         world = LiveWorld(ChannelRule(pattern="a", kind=ChannelKind.DURABLE, topic="t"))

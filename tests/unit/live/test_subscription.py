@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.live.durable import DurableHistory
+from kupool.live.breaker import BreakerLimits
+from kupool.live.durable import DurableHistory, topic_breaker
 from kupool.live.filters import PublicationFilter
 from kupool.live.publications import PublicationPriority, StreamPosition
 from kupool.live.rules import ChannelKind, ChannelRule, QueueLimits, QueuePolicy
@@ -220,10 +221,16 @@ def durable_world() -> tuple[SlowEngine, LiveWorld]:
 
     def durable(rule: ChannelRule) -> DurableHistory:
         return DurableHistory(
-            topics, Partition("t", 0), "e", clock=world.clock, wall=world.clock.seconds
+            topics,
+            Partition("t", 0),
+            "e",
+            clock=world.clock,
+            wall=world.clock.seconds,
+            breaker=breaker,
         )
 
     world = LiveWorld(DURABLE, durable=durable)
+    breaker = topic_breaker("t", world.clock, BreakerLimits())
     engine = SlowEngine(world.clock.seconds)
     engine.create("t", TopicSettings())
     topics = topics_on(engine, world.clock, world.clock.seconds)

@@ -9,9 +9,12 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, fail
 
+from kupool.live.centrifuge.api_messages import ApiAnswer, ApiPublished
 from kupool.live.centrifuge.client import ClientIdentity
 from kupool.live.centrifuge.server_api import ABSENT_METHODS, ApiLimits, NodeIdentity, ServerApi
 from kupool.live.failures import HistoryUnavailable
+from kupool.live.overload import LoadState
+from kupool.live.wishes import HistoryWishes
 from kupool.permissions.offered import LIVE_METHODS
 from kupool.timing.chunks import SHARE
 from tests.fakes.centrifuge import FakeCentrifugeClient
@@ -61,6 +64,9 @@ class RequestTests(ServerApiCase):
             ("broadcast", {"data": 1}),
             ("broadcast", {"channels": [], "data": 1}),
             ("publish", {"channel": "a", "data": 1, "idempotency_key": "k" * 256}),
+            ("publish", {"channel": "a", "data": 1, "priority": 4}),
+            ("publish", {"channel": "a", "data": 1, "device": "d" * 256}),
+            ("publish", {"channel": "a", "data": 1, "tags": {str(n): "" for n in range(200)}}),
             ("subscribe", {"channel": "a"}),
             ("subscribe", {"user": "u", "channel": "a", "b64data": b64encode(b"}{").decode()}),
             ("subscribe", {"user": "u", "channel": "a", "b64info": b64encode(b"}{").decode()}),
@@ -83,7 +89,7 @@ class RequestTests(ServerApiCase):
             ("batch", {"commands": 1}),
         ):
             self.assertEqual(self.answer(method, body), 107, (method, body))
-        self.assertEqual(self.api.refusals.counts["server API, publish, error 107"], 11)
+        self.assertEqual(self.api.refusals.counts["server API, publish, error 107"], 14)
 
     def test_limits(self) -> None:
         """W-87: of channels and commands."""
@@ -135,6 +141,29 @@ class ChannelTests(ServerApiCase):
         data = b64encode(b'{"n": 1}').decode()
         self.assertEqual(self.answer("publish", {"channel": "a", "b64data": data})["offset"], 1)
         self.assertEqual(self.received(client), [{"n": 1}])
+
+    def test_events(self) -> None:
+        """W-61, W-62: an application says what kind of event it publishes."""
+        event = {"device": "d", "type": "t", "key": "k", "priority": 3}
+        self.answer("publish", {"channel": "a", "data": 1, **event})
+        found = self.successResultOf(self.live.service.history("a", HistoryWishes(1)))
+        (kept,) = found.publications
+        self.assertEqual(
+            (kept.priority, kept.device, kept.event_type, kept.key), (3, "d", "t", "k")
+        )
+
+    def test_what_is_replaced(self) -> None:
+        """W-62: in degraded mode the newest of a device and type is published."""
+        self.live.service.gate.watch.state = LoadState.DEGRADED
+        event = {"channel": "a", "device": "d", "type": "t"}
+        first, second = (
+            Deferred.fromCoroutine(self.api.answer("publish", json.dumps(body).encode()))
+            for body in ({**event, "data": 1}, {**event, "data": 2})
+        )
+        self.assertEqual(self.successResultOf(first), ApiAnswer(ApiPublished(replaced=True)))
+        self.live.clock.advance(0.02)
+        answer: Any = self.successResultOf(second)
+        self.assertEqual(answer.result.offset, 1)
 
     def test_a_broadcast_of_which_some_fail(self) -> None:
         body = {"channels": ["a", "", "small:b"], "data": 1}
