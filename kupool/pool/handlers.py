@@ -145,7 +145,7 @@ class Handlers:
         add = self._add
         if add(connection, message_id, job, params.client_nonce):
             return None
-        self._count(connection.context.user, UNAVAILABLE, connection.last_seen)
+        self._count(connection.context.username, UNAVAILABLE, connection.last_seen)
         return UNAVAILABLE
 
     def _misfit(self, connection: Connection, message_id: RequestId, params: object) -> object:
@@ -175,7 +175,7 @@ class Handlers:
                 connection, message_id, serial
             ):
                 return None
-        self._count(session.user, error, connection.last_seen)
+        self._count(session.username, error, connection.last_seen)
         if excess:
             standing = self._scores.add(connection, connection.last_seen)
             if standing is AddressStanding.BANNED:
