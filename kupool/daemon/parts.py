@@ -33,6 +33,7 @@ from kupool.daemon.files import (
     topics_kind,
     uses_files,
 )
+from kupool.daemon.history import HistoryPart, make_history
 from kupool.daemon.login_limits import login_settings
 from kupool.daemon.permissions import grants_of
 from kupool.daemon.rooms import RoomsPart, make_rooms
@@ -123,6 +124,7 @@ class Parts:
     rooms: RoomsPart | None
     topics: TopicsPart | None
     live: LivePart | None
+    history: HistoryPart
     news: DaemonNews
 
 
@@ -311,6 +313,16 @@ def build(
         rooms=rooms,
         topics=topics,
         live=live,
+        history=make_history(
+            settings,
+            reactor,
+            wall,
+            log=log,
+            stats=stats,
+            pool=pool,
+            connections=server.manager,
+            bus=bus is not None,
+        ),
         news=_news(topics, live),
     )
 

@@ -86,6 +86,8 @@ class Pool:
         self._by_user = SharedBuckets(settings.user_rate, max(1.0, settings.user_rate))
         self._by_ip = SharedBuckets(settings.ip_rate, max(1.0, settings.ip_rate))
         self.users: Counter[str] = Counter()
+        #: The sessions of each full name, with the worker.
+        self.usernames: Counter[str] = Counter()
         self.sessions = 0
         #: Seconds until the last job was in every outbox.
         self.broadcast_seconds = 0.0
@@ -112,6 +114,9 @@ class Pool:
         self.users[session.user] -= 1
         if not self.users[session.user]:
             del self.users[session.user]
+        self.usernames[session.username] -= 1
+        if not self.usernames[session.username]:
+            del self.usernames[session.username]
         self._log.debug(
             "{username} left: {reason}",
             username=session.username,
@@ -141,6 +146,7 @@ class Pool:
         self._channel.subscribe(connection)
         self.sessions += 1
         self.users[session.user] += 1
+        self.usernames[session.username] += 1
         self._log.debug(
             "{username} authorized",
             username=username,
