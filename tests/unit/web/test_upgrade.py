@@ -187,15 +187,14 @@ class HandshakeTests(UpgradeCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_pages_of_other_sites(self) -> None:
-        """Issue 17, bad input: the answer says what to set, and so does the log for who wrote a page."""
+        """Issue 17, bad input: the answer says what to set, and so does the log."""
         with capturedLogs() as events:
             answers = [
                 Answer(self.request(Origin=origin).value()).json["error"]
                 for origin in (b"http://localhost:8000", b"null")
             ]
-        advice = (
-            "pages of 'http://localhost:8000' may not use this: add http://localhost:8000 to --ws"
-        )
+        site = "http://localhost:8000"
+        advice = f"pages of {site!r} may not use this: add {site} to --ws-origins"
         self.assertIn(advice, answers[0])
         self.assertIn("serve it with a web server", answers[1])
         self.assertEqual(sum(advice in (formatEvent(event) or "") for event in events), 1)
