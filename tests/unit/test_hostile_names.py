@@ -29,6 +29,7 @@ from kupool.daemon.observer import JsonObserver, TextObserver
 from kupool.options import SettingOptions
 from kupool.printable import printable, printable_json
 from kupool.stats.side_by_side import Difference
+from kupool.wire.live_extras import LiveExtras, encode_extras
 from tests.fakes.topics_api import FakeApi, partition, record
 from tests.fakes.web_site import RouteTestCase
 
@@ -190,6 +191,7 @@ class CommandTests(RouteTestCase):
         "demo": "test_work",
         "topic": "test_topics",
         "log": "test_records",
+        "live": "test_repeated_events",
         "group": "test_groups",
         "dlq": "test_dead_letters",
     }
@@ -348,6 +350,16 @@ class CommandTests(RouteTestCase):
             shown = self.run_on(api, "log", "fetch", "t", "--partition", "0", "--json")
             self.assertEqual(json.loads(shown), {"partition": 0, **written})
             self.assertTrue(shown.rstrip("\n").isprintable() or shown.isascii(), shown)
+
+    def test_repeated_events(self) -> None:
+        """W-60: ids that publishers chose."""
+        for name in (name for name in ALL if name and "\ud800" not in name):
+            headers = encode_extras(LiveExtras(event_id=name))
+            records = [{**record(offset, "1"), "headers": headers} for offset in (0, 1)]
+            words = ("live", "audit", "t", "--partition", "0")
+            shown = self.run_on(FakeApi(log_fetch=partition(records)), *words)
+            self.assertIn("first 0/0", shown)
+            check(self, shown, name)
 
     def test_groups(self) -> None:
         """Q-83: names of groups and members."""

@@ -125,7 +125,7 @@ class GuardTests(SynchronousTestCase):
 
     def logged(self) -> list[Any]:
         """Return the timers of the refusals, which are logged once a minute."""
-        return [c for c in self.clock.getDelayedCalls() if "_say" in str(c)]
+        return [c for c in self.clock.getDelayedCalls() if "Summaries._tell" in str(c)]
 
     def test_those_that_wait_are_let_in_in_their_order(self) -> None:
         """Issue 15, acceptance 2: one comes free, and one is let in, not all to look."""
