@@ -6,8 +6,8 @@ import time
 
 from twisted.trial.unittest import SkipTest
 
-from tests.browser.chromium import PATIENCE, ChromiumCase, PageServer
 from tests.docs.pages import ROOT, blocks
+from tests.servers.chromium import PATIENCE, ChromiumCase, PageServer
 from tests.servers.running_daemon import RunningDaemon
 from tests.servers.services import required
 

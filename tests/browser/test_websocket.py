@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.browser.chromium import PATIENCE, ChromiumCase, PageServer
+from tests.servers.chromium import PATIENCE, ChromiumCase, PageServer
 from tests.servers.running_daemon import RunningDaemon
 
 PAGE = """<!doctype html><script>
