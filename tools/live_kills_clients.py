@@ -59,14 +59,14 @@ class Published:
     """What became of the publications of one publisher.
 
     ``acknowledged`` has the offsets by number, 0 where the answer has none. ``unknown`` are those
-    without an answer that were not sent again. ``resent`` counts tries after the first one.
+    without an answer that were not sent again. ``tries`` counts those after the first one.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.acknowledged: dict[int, int] = {}
         self.unknown: set[int] = set()
-        self.resent = 0
+        self.tries = 0
         self.refusals: dict[str, int] = {}
 
     def refused(self, why: object) -> None:
@@ -98,8 +98,10 @@ class Reading:
             self.problems.append(f"not recovered, behind offset {self.end}")
 
 
-class Runs(Protocol):
-    """Something that is started and stopped."""
+class ThreadedReader(Protocol):
+    """A reader that is started and stopped, and works in a thread."""
+
+    reading: Reading
 
     def start(self) -> None:
         """Begin."""
@@ -137,7 +139,14 @@ class ResendingPublisher:
         self.published = Published(name)
         self._connect = connect
         self._runner = _Thread(self._work)
-        self.start, self.stop = self._runner.start, self._runner.stop
+
+    def start(self) -> None:
+        """Begin."""
+        self._runner.start()
+
+    def stop(self) -> None:
+        """Publish no more, and wait for the answer to the last one."""
+        self._runner.stop()
 
     def _work(self) -> None:
         name, number, send = self.published.name, 0, None
@@ -146,7 +155,7 @@ class ResendingPublisher:
             while number not in self.published.acknowledged:
                 try:
                     send = send or self._connect()
-                    self.published.resent += again
+                    self.published.tries += again
                     again = True
                     offset = send({"by": name, "n": number}, f"{name}/{number}")
                 except Refused as error:
@@ -219,7 +228,7 @@ class SdkPublisher:
                 await client.publish(CHANNEL, data, timeout=PATIENCE)
             except Exception as error:
                 self.published.unknown.add(number)
-                self.published.refused(f"{type(error).__name__}: {error}")
+                self.published.refused(type(error).__name__)  # texts have numbers
                 await asyncio.sleep(PAUSE)
             else:
                 self.published.acknowledged[number] = 0
@@ -244,7 +253,7 @@ def sdk_client(url: str) -> Client:
 # -- readers
 
 
-class SdkReader(SubscriptionEventHandler):
+class SdkReader(SubscriptionEventHandler):  # type: ignore[misc]  # it has no types
     """Reads by the client library for Python."""
 
     def __init__(self, name: str, url: str) -> None:
@@ -331,7 +340,14 @@ class EventsReader:
         self._daemon = daemon
         self._last_id = ""
         self._runner = _Thread(self._work)
-        self.start, self.stop = self._runner.start, self._runner.stop
+
+    def start(self) -> None:
+        """Begin."""
+        self._runner.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._runner.stop()
 
     def _work(self) -> None:
         while not self._runner.over.is_set():
@@ -381,10 +397,10 @@ __all__ = [
     "Published",
     "Reading",
     "ResendingPublisher",
-    "Runs",
     "SdkPublisher",
     "SdkReader",
     "Seen",
+    "ThreadedReader",
     "by_http",
     "by_session",
     "seen",
