@@ -11,7 +11,8 @@ CREATE INDEX IF NOT EXISTS worker_rejections_by_time ON worker_rejections (times
 
 -- What each user and each worker did on a UTC day. A roll-up does not change it, so that what
 -- many workers did in months is read from few rows. An empty worker is what a user submitted
--- without one. last_minute is the newest with an accepted submission.
+-- without one. last_minute is the newest with an accepted submission. The rows of today change
+-- all the time, so there is room in the pages, and old versions are removed early.
 CREATE TABLE IF NOT EXISTS daily_users (
     day TIMESTAMP NOT NULL,
     username VARCHAR(255) NOT NULL,
@@ -19,7 +20,7 @@ CREATE TABLE IF NOT EXISTS daily_users (
     rejected BIGINT NOT NULL,
     last_minute TIMESTAMP,
     PRIMARY KEY (day, username)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 CREATE TABLE IF NOT EXISTS daily_workers (
     day TIMESTAMP NOT NULL,
     username VARCHAR(255) NOT NULL,
@@ -28,7 +29,7 @@ CREATE TABLE IF NOT EXISTS daily_workers (
     rejected BIGINT NOT NULL,
     last_minute TIMESTAMP,
     PRIMARY KEY (day, username, worker)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 
 -- The days of what is counted already; done again after tables were dropped. Other daemons that
 -- count wait meanwhile.
