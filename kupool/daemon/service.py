@@ -32,6 +32,7 @@ from kupool.daemon.housekeeping import Housekeeping
 from kupool.daemon.http_access import HttpAccess, make_http_access
 from kupool.daemon.memory import Memory, make_give_back
 from kupool.daemon.notify import notify
+from kupool.daemon.overview import PoolOverview
 from kupool.daemon.parts import Parts, build
 from kupool.daemon.start_warnings import start_warnings
 from kupool.daemon.status import RUNNING, Status
@@ -184,6 +185,7 @@ class Daemon:
                 permissions=self.parts.permissions,
                 others=others,
                 folder=None if folder is None else folder.path,
+                trail=self.parts.activity.trail,
             )
             for database in self.parts.databases:
                 database.check(verify=folder is None or not folder.is_clean(database.path))
@@ -256,6 +258,7 @@ class Daemon:
             parts.logins.start()
         if parts.live is not None:
             parts.live.start()
+        await parts.activity.start()
         self.status.enter("listening")
         await self._listen_everywhere()
         collect_rarely()
@@ -399,6 +402,8 @@ class Daemon:
             more.update(bus.routes(http.access, self.settings.bus))
         if self.parts.topics is not None:
             more.update(self.parts.topics.routes(http.access, self.settings.topics))
+        overview = PoolOverview(self._reactor, self.parts, self.status)
+        more.update(self.parts.activity.routes(http.access, settings, overview.read))
         live = self.parts.live
         if live is not None:
             more.update(live.routes(http, self.settings))
@@ -501,6 +506,7 @@ class Daemon:
         await self._step("counting", self._finish_counting(working), working)
         if self._http is not None:
             await self._step("http", maybeDeferred(self._http.stopListening), deadline)
+        await self._step("activity", parts.activity.stop(), deadline)
         await self._step("certificates", parts.certificates.stop(), deadline)
         await self._step("housekeeping", self._housekeeping.stop(), deadline)
         await self._step("owner", self._release(), deadline)
