@@ -190,9 +190,7 @@ class RequestMinutesTests(SynchronousTestCase):
         with capturedLogs() as told:
             self.pass_by(130)
         texts = [formatEvent(event) for event in told]
-        self.assertEqual(
-            texts, ["Requests by minute are kept in memory alone: disk full"]
-        )
+        self.assertEqual(texts, ["Requests by minute are kept in memory alone: disk full"])
         self.assertEqual(self.store.rows, {})
         self.store.error = None
         self.pass_by(60)

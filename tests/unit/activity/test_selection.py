@@ -25,9 +25,7 @@ class SelectionTests(SynchronousTestCase):
         selection: Selection[int] = Selection(Page(limit, offset, descending))
         for number, key in enumerate(keys):
             selection.add(key, number)
-        ordered = sorted(
-            range(len(keys)), key=lambda n: (-keys[n] if descending else keys[n], n)
-        )
+        ordered = sorted(range(len(keys)), key=lambda n: (-keys[n] if descending else keys[n], n))
         self.assertEqual(selection.items(), ordered[offset : offset + limit])
         self.assertEqual(selection.total, len(keys))
 
