@@ -41,7 +41,8 @@ class Selection(Generic[T]):
             self._cut()
 
     def _cut(self) -> None:
-        self._kept.sort(key=lambda entry: entry[:2], reverse=self._page.descending)
+        # Numbers differ, so that items are never compared.
+        self._kept.sort(reverse=self._page.descending)
         del self._kept[self._wanted :]
 
     def items(self) -> list[T]:

@@ -21,8 +21,9 @@ from kupool.web.queries import (
     single,
 )
 
-#: The largest offset of a list.
-MAX_OFFSET = 1_000_000
+#: The largest offset of a list: what is further behind is found by a search. So few entries are
+#: sorted in one turn of the reactor that nobody waits for it.
+MAX_OFFSET = 10_000
 
 #: The parameters of a sorted list.
 SORTED = ("sort", "order", "limit", "offset")
