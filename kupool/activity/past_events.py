@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
+from kupool.activity.past import PastEvent, PastPage, PastUnavailable, PastWanted
 from kupool.timing.chunks import Breaks
-from kupool.topics.errors import OffsetOutOfRange, UnknownTopic, UnreadableBatch
+from kupool.topics.errors import OffsetOutOfRange, TopicError, UnknownTopic, UnreadableBatch
 from kupool.topics.events import EVENTS
 from kupool.topics.partition import Partition
 from kupool.topics.records import Record
@@ -25,32 +25,6 @@ READ = 256 * 1024
 #: Seconds that a record may be written after the event that it tells of.
 LATE = 60.0
 
-#: An event, as JSON has it.
-PastEvent = Mapping[str, Any]
-
-
-class PastWanted(NamedTuple):
-    """Which events to read: those of a ``kind``, from ``start`` on and before ``end``, in seconds
-    since the epoch, that ``match``.
-
-    Only those of records before the offset ``before`` are read, where there is one.
-    """
-
-    kind: str
-    match: Callable[[PastEvent], bool] = lambda event: True
-    start: float = 0.0
-    end: float | None = None
-    before: int | None = None
-
-
-class PastPage(NamedTuple):
-    """Some events, the newest first. ``following`` is the ``before`` with which reading goes on;
-    None if there are no more.
-    """
-
-    events: list[PastEvent]
-    following: int | None
-
 
 class PastEvents:
     """Reads events of the topic that the daemon writes."""
@@ -65,12 +39,17 @@ class PastEvents:
         """Return up to ``limit`` events.
 
         One call looks at :data:`MOST_LOOKED_AT` records, so it may return fewer although there are
-        more. Raises what the engine raises while it cannot be read.
+        more. Raises :class:`PastUnavailable` while the topic cannot be read.
         """
         try:
-            low, end = await self._bounds(wanted)
+            return await self._read(wanted, limit)
         except UnknownTopic:  # nothing has happened yet
             return PastPage([], None)
+        except TopicError as error:
+            raise PastUnavailable(str(error)) from error
+
+    async def _read(self, wanted: PastWanted, limit: int) -> PastPage:
+        low, end = await self._bounds(wanted)
         found: list[PastEvent] = []
         least = max(low, end - MOST_LOOKED_AT)
         breaks = Breaks(self._clock)
@@ -131,4 +110,4 @@ class PastEvents:
         return event if wanted.match(event) else None
 
 
-__all__ = ["MOST_LOOKED_AT", "STEP", "PastEvent", "PastEvents", "PastPage", "PastWanted"]
+__all__ = ["MOST_LOOKED_AT", "STEP", "PastEvents"]

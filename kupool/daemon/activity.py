@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kupool.activity.past_events import PastEvents
 from kupool.activity.requests import RequestMinutes, RunningTotals
 from kupool.activity.sessions import SessionBook
 from kupool.activity.store import SCHEMA, NoMinutes, StoredMinutes
@@ -22,13 +22,16 @@ from kupool.pool.acceptance import Acceptance
 from kupool.pool.pool import Pool
 from kupool.settings import ListenSettings, Settings
 from kupool.storage.database import Database
-from kupool.topics.events import EventWriter
-from kupool.topics.service import Topics
 from kupool.web.access import WebAccess
 from kupool.web.activity import ActivityPages, SessionControl
 from kupool.web.answers import ApiResource
 from kupool.web.audit import AuditTrail
 from kupool.web.past import PastPages
+
+if TYPE_CHECKING:
+    from kupool.activity.past_events import PastEvents
+    from kupool.topics.events import EventWriter
+    from kupool.topics.service import Topics
 
 #: What is lost if the file is damaged, for the message about it.
 LOST = "the requests by minute of the last day are lost then"
@@ -151,7 +154,12 @@ def make_activity(
         store = StoredMinutes(Database(reactor, path, SCHEMA, lost=LOST))
     requests = RequestMinutes(reactor, wall, totals.read, store)
     acceptance.answered = requests.answered
-    write = None if events is None else lambda entry: events.write(ADMIN, entry)
+    write, past = None, None
+    if events is not None and topics is not None:
+        from kupool.activity.past_events import PastEvents
+
+        past = PastEvents(topics, reactor)
+        write = partial(events.write, ADMIN)
     return ActivityPart(
         book=SessionBook(
             reactor,
@@ -161,7 +169,7 @@ def make_activity(
             most=settings.limits.known_users,
         ),
         requests=requests,
-        past=None if events is None or topics is None else PastEvents(topics, reactor),
+        past=past,
         trail=AuditTrail(reactor, write),
         ban=lambda host, seconds, why: server().manager.ban(host, seconds, why),
     )

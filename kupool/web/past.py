@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from twisted.web.server import Request
 
-from kupool.activity.past_events import PastEvent, PastEvents, PastPage, PastWanted
-from kupool.topics.errors import TopicError
+from kupool.activity.past import PastEvent, PastPage, PastUnavailable, PastWanted
 from kupool.web.answers import ApiError
 from kupool.web.lists import end_of, limit_of, moment, own_user, parameters, start_of
 from kupool.wire.messages import split_username
+
+if TYPE_CHECKING:
+    from kupool.activity.past_events import PastEvents
 
 #: What is said where the daemon writes no events.
 NO_EVENTS = (
@@ -73,7 +76,7 @@ class PastPages:
             raise ApiError(404, NO_EVENTS)
         try:
             return await self._past.read(wanted, limit)
-        except TopicError as error:
+        except PastUnavailable as error:
             raise ApiError(503, f"the topic events cannot be read: {error}") from None
 
 

@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.activity.past_events import MOST_LOOKED_AT, STEP, PastEvents, PastPage, PastWanted
+from kupool.activity.past import PastPage, PastWanted
+from kupool.activity.past_events import MOST_LOOKED_AT, STEP, PastEvents
 from kupool.topics.events import EVENTS, SETTINGS, EventWriter
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord
