@@ -43,6 +43,8 @@ setup(
             "centrifuge-python>=0.7,<0.8",
             # The client of the server API of live channels; from 5.2 on it has all its methods.
             "cent>=5.2,<6",
+            # Drives Chromium in tests/browser; the browser itself is the system's.
+            "playwright>=1.65",
             "pytest>=8.0",
             "pytest-twisted>=1.14",
             "pytest-xdist>=3.8",

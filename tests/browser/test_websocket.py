@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import subprocess
-import tempfile
 import threading
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
+from tests.browser.chromium import PATIENCE, chromium
 from tests.servers.running_daemon import RunningDaemon
-from tests.servers.services import required
-
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-
-#: Seconds after which a browser that does not answer fails the test.
-PATIENCE = 60.0
 
 PAGE = """<!doctype html><script>
 function session(protocols) {
@@ -86,34 +75,6 @@ class PageServer:
 
 
 class ChromiumTests(SynchronousTestCase):
-    def browse(self, url: str, until: Callable[[], bool]) -> None:
-        """Show a page in a browser until something has come of it."""
-        program = next(filter(None, map(shutil.which, BROWSERS)), None)
-        with required():
-            if program is None:
-                raise SkipTest(f"none of {', '.join(BROWSERS)} is installed")
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-            browser = subprocess.Popen(
-                [
-                    program,
-                    "--headless",
-                    "--no-sandbox",
-                    "--disable-gpu",
-                    "--disable-background-networking",
-                    "--remote-debugging-port=0",
-                    f"--user-data-dir={profile}/profile",
-                    url,
-                ],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            try:
-                self.assertTrue(until(), "the page reported nothing")
-            finally:
-                os.killpg(browser.pid, signal.SIGKILL)  # the program may be a script
-                browser.wait(PATIENCE)
-
     def test_subprotocols(self) -> None:
         """Issue 12: none, ours, and others; each page has its session and its close."""
         pages = PageServer()
@@ -122,7 +83,9 @@ class ChromiumTests(SynchronousTestCase):
         with RunningDaemon(f"--ws-origins={pages.url}") as daemon:
             text = PAGE.replace("PORT", str(daemon.http_port)).replace("ASKED", json.dumps(asked))
             pages.page = text.encode()
-            self.browse(pages.url + "/", lambda: pages.reported.wait(PATIENCE))
+            with chromium() as browser:
+                browser.new_page().goto(pages.url + "/")
+                self.assertTrue(pages.reported.wait(PATIENCE), "the page reported nothing")
         chosen = [session.get("protocol") for session in pages.report]
         self.assertEqual(chosen, ["", "", "kupool", "kupool", "v2.json"])
         for session in pages.report:
