@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest import SkipTest
 from urllib.parse import quote
 
@@ -116,6 +116,26 @@ class Visit:
     def shows(self, text: str) -> None:
         """Wait until the page shows a text."""
         self.until(lambda: text in self.text(), f"{text!r} is not shown")
+
+    def figure(self, name: str) -> float | None:
+        """Return a figure of the page by its name; None as long as it shows none."""
+        place = self.page.locator(f"[data-figure={name}]")
+        found = numbers(place.inner_text()) if place.count() else []
+        return found[0] if found else None
+
+    def accepted(self) -> int:
+        """Return how many accepted submissions the overview counts; waits until it does."""
+        self.until(lambda: self.figure("total") is not None, "no total is shown")
+        return int(self.figure("total") or 0)
+
+    def rows(self, selector: str) -> list[list[str]]:
+        """Return the texts of the cells of rows, all as they are at one moment."""
+        found: list[list[str]] = self.page.evaluate(
+            "selector => [...document.querySelectorAll(selector)]"
+            ".map(row => [...row.cells].map(cell => cell.textContent.trim()))",
+            selector,
+        )
+        return found
 
     def says_offline(self) -> bool:
         """Return whether the page says that it does not hear the daemon."""

@@ -36,13 +36,19 @@ FLAGS = (
 
 
 @contextmanager
-def open_pool(*flags: str, data: Path | None = None) -> Iterator[RunningDaemon]:
+def open_pool(
+    *flags: str, data: Path | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[RunningDaemon]:
     """Run a daemon without accounts: any name may submit, and this machine reads everything.
 
     It has the same HTTP port after each start.
     """
     daemon = RunningDaemon(
-        *FLAGS, *flags, data=data, http_address=f"tcp:{free_port()}:interface=127.0.0.1"
+        *FLAGS,
+        *flags,
+        data=data,
+        env=env,
+        http_address=f"tcp:{free_port()}:interface=127.0.0.1",
     )
     with daemon:
         yield daemon

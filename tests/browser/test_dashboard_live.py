@@ -10,7 +10,6 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.browser.chromium import chromium
-from tests.browser.crew import Crew
 from tests.browser.dashboard import View, Visit, routes, visit
 from tests.browser.demo_pool import open_pool
 from tests.servers.of_class import of_class
@@ -125,3 +124,63 @@ class DashboardLiveTests(SynchronousTestCase):
         window.shows(HOSTILE)
         self.assertEqual(alerts, [])
         self.assertEqual(window.problems, [])
+
+    def test_names_with_dots(self) -> None:
+        """The page splits a name where the pool does: at its last dot."""
+        self.submit("a.b.rig7")
+        window = self.look()
+        window.go("/worker/a.b.rig7")
+        window.until(lambda: window.figure("total") == 1, "the total is not shown")
+        crumb = window.page.locator(".crumbs a.name")
+        self.assertEqual(crumb.inner_text(), "a.b")
+        crumb.click()
+        window.until(lambda: window.page.locator("h1").inner_text() == "a.b", "another page")
+        window.shows("rig7")
+        self.assertEqual(window.problems, [])
+
+    def test_worker_without_data(self) -> None:
+        """Issue 18, bad input: a worker with no data has a page that says so, without an error."""
+        self.submit("alice.rig1")
+        window = self.look()
+        for name in ("alice.never", "nobody"):
+            window.go(f"/worker/{name}")
+            window.until(lambda: window.figure("total") == 0, "the total is not 0")
+            self.assertEqual(window.page.locator(".state.error, .state.missing").count(), 0)
+        self.assertEqual(window.problems, [])
+
+    def test_pool_without_data(self) -> None:
+        """A pool in which nothing has happened yet shows its empty states, and no error."""
+        window = self.look()
+        for name, route in routes("alice", "alice.rig1").items():
+            window.go(route)
+            self.assertEqual(window.page.locator(".state.error").count(), 0, name)
+        self.assertEqual(window.problems, [])
+
+
+class DashboardPastTests(SynchronousTestCase):
+    """Issue 18, bad input: a day without the daemon."""
+
+    def test_day_without_the_daemon(self) -> None:
+        """What came before is there; the day has no submission, and no error."""
+        folder = tempfile.TemporaryDirectory(prefix="kupool-test-")
+        self.addCleanup(folder.cleanup)
+        with required():
+            clock = Clock(Path(folder.name))
+        clock.set(-2 * DAY)
+        data = Path(folder.name) / "data"
+        with open_pool(data=data, env=clock.environment) as daemon:
+            self.addCleanup(forget, daemon.pid)
+            with closing(LineClient(daemon)) as client:
+                job = client.authorize("alice.rig1")
+                for number in range(4):
+                    self.assertIs(client.submit(job, f"n{number}").get("result"), True)
+            self.assertEqual(daemon.stop(), 0)
+        with open_pool(data=data) as daemon, chromium() as browser:
+            with visit(browser, daemon) as window:
+                window.go("/overview")
+                window.until(lambda: window.accepted() == 4, "the total is not 4")
+                window.go("/worker/alice.rig1?range=day")
+                window.until(lambda: window.figure("range") == 0, "there is something in the day")
+                window.go("/worker/alice.rig1?range=week")
+                window.until(lambda: window.figure("range") == 4, "the week lacks the other day")
+                self.assertEqual(window.problems, [])

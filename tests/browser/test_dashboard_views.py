@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.browser.chromium import chromium
 from tests.browser.crew import Crew
-from tests.browser.dashboard import VIEWS, View, routes, visit
+from tests.browser.dashboard import VIEWS, View, Visit, routes, visit
 from tests.browser.demo_pool import PASSWORD, pool_with_accounts
 from tests.servers.of_class import of_class
 from tests.servers.running_daemon import RunningDaemon
 
-USERNAMES = ("alice.rig1", "alice.rig2", "bob.rig1", "bob.a-worker-with-a-rather-long-name", "carol")
+USERNAMES = (
+    "alice.rig1",
+    "alice.rig2",
+    "bob.rig1",
+    "bob.a-worker-with-a-rather-long-name",
+    "carol",
+)
 
 
 @contextmanager
 def busy_pool() -> Iterator[RunningDaemon]:
     """Run a daemon whose workers submit, right and wrong results."""
-    with pool_with_accounts() as daemon:
-        with Crew(daemon, USERNAMES, password=PASSWORD, pause=0.2, wrong_every=7):
-            yield daemon
+    with ExitStack() as stack:
+        daemon = stack.enter_context(pool_with_accounts())
+        stack.enter_context(Crew(daemon, USERNAMES, password=PASSWORD, pause=0.2, wrong_every=7))
+        yield daemon
 
 
 class DashboardViewTests(SynchronousTestCase):
@@ -30,8 +37,21 @@ class DashboardViewTests(SynchronousTestCase):
         self.browser = of_class(self, chromium)
         self.daemon = of_class(self, busy_pool)
 
+    @staticmethod
+    def language(window: Visit) -> str:
+        found: str = window.page.evaluate("document.documentElement.lang")
+        return found[:2]
+
+    @staticmethod
+    def dark(window: Visit) -> bool:
+        found: bool = window.page.evaluate(
+            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g)"
+            ".slice(0, 3).every(part => part < 100)"
+        )
+        return found
+
     def check_view(self, view: View) -> None:
-        """Every page of a view: nothing in the console, nothing wider than the window, no barrier."""
+        """Each page: nothing in the console, nothing wider than the window, no barrier."""
         found = []
         with visit(self.browser, self.daemon, view) as window:
             window.come_as("root", PASSWORD)
@@ -40,15 +60,47 @@ class DashboardViewTests(SynchronousTestCase):
                 if window.scrolls_sideways() > 0:
                     found.append(f"{name}: {window.scrolls_sideways()} pixels wider than {view}")
                 found += [f"{name}: {barrier}" for barrier in window.barriers()]
-            language = window.page.evaluate("document.documentElement.lang")
-            self.assertEqual(language[:2], view.language)
-            dark = window.page.evaluate(
-                "getComputedStyle(document.body).backgroundColor.match(/\\d+/g)"
-                ".slice(0, 3).every(part => part < 100)"
-            )
-            self.assertEqual(dark, view.theme == "dark")
+            self.assertEqual(self.language(window), view.language)
+            self.assertEqual(self.dark(window), view.theme == "dark")
             found += window.problems
         self.assertEqual(found, [])
+
+    def test_switches(self) -> None:
+        """Theme and language can be switched, by the viewer; the next visit has them too."""
+        with visit(self.browser, self.daemon, View(theme="light", language="en")) as window:
+            window.go("/overview")
+            window.page.select_option("#language", "zh")
+            window.until(lambda: self.language(window) == "zh", "the language is the same")
+            window.page.select_option("#theme", "dark")
+            self.assertTrue(self.dark(window))
+            window.page.reload()
+            window.settle()
+            self.assertEqual(self.language(window), "zh")
+            self.assertTrue(self.dark(window))
+            self.assertEqual(window.problems, [])
+
+    def test_no_scripts(self) -> None:
+        """Issue 18, bad input: with JavaScript off the page says so, and where the numbers are."""
+        for view in (View(), View(320, 640, "dark", "zh")):
+            with visit(self.browser, self.daemon, view, scripts=False) as window:
+                window.page.goto(self.daemon.url("/"))
+                self.assertIn("JavaScript", window.text())
+                links = window.page.locator("noscript a, .no-script a")
+                hrefs = {links.nth(n).get_attribute("href") for n in range(links.count())}
+                self.assertLessEqual({"/stats", "/ready"}, hrefs)
+                self.assertEqual(window.problems, [])
+
+    def test_first_view(self) -> None:
+        """Issue 18, build 1: the first view is under 100 KB, as it comes over the wire."""
+        with visit(self.browser, self.daemon) as window:
+            window.go("/overview")
+            sizes: dict[str, int] = window.page.evaluate(
+                "Object.fromEntries(performance.getEntries().filter(e => e.encodedBodySize)"
+                ".filter(e => e.entryType === 'navigation' || e.name.includes('/dashboard/'))"
+                ".map(e => [e.name, e.encodedBodySize]))"
+            )
+        self.assertGreater(len(sizes), 5)
+        self.assertLess(sum(sizes.values()), 100_000, sizes)
 
 
 def _test_of(view: View) -> None:
