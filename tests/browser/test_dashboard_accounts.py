@@ -91,20 +91,25 @@ class DashboardAccountTests(SynchronousTestCase):
         window = self.look()
         window.come_as("olga", PASSWORD)
         window.go("/admin")
-        address, seconds = "192.0.2.77", "4321"
-        form = window.fill_ban(address, seconds)
+        form = window.page.locator("form[data-form=ban]")
+        form.locator("[name=address]").fill("192.0.2.77")
+        form.locator("[name=seconds]").fill("4321")
+        form.locator("[type=submit]").click()
         window.context.clear_cookies()
         window.context.add_cookies(
             [{"name": "kupool_token", "value": "expired", "url": self.daemon.url("/")}]
         )
-        window.press_ban(form)
-        window.until(
-            lambda: window.page.locator("dialog .login").count() > 0, "it asks for no login"
-        )
+        confirm = window.page.locator("dialog form:not([data-form]) [type=submit]")
+        login = window.page.locator("dialog .login")
+        confirm.click()
+        window.until(lambda: login.count() == 1, "it asks for no login")
         window.log_in("olga", PASSWORD)
-        window.until(lambda: window.page.locator("dialog .login").count() == 0, "it still asks")
-        self.assertEqual(window.ban_fields(), (address, seconds))
-        window.confirm()
-        window.shows(address)
-        bans = self.daemon.get("/bans")
-        self.assertIn(address, str(bans))
+        window.until(lambda: login.count() == 0, "it still asks for a login")
+        self.assertEqual(form.locator("[name=address]").input_value(), "192.0.2.77")
+        self.assertEqual(form.locator("[name=seconds]").input_value(), "4321")
+        confirm.click()
+        window.until(lambda: "192.0.2.77" in str(self.daemon.get("/bans")), "there is no ban")
+        banned = window.page.locator("[data-box=bans]")
+        window.until(lambda: "192.0.2.77" in banned.inner_text(), "the ban is not shown")
+        exceptions = [text for text in window.problems if "401" not in text]
+        self.assertEqual(exceptions, [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -175,12 +175,14 @@ class DashboardPastTests(SynchronousTestCase):
                 for number in range(4):
                     self.assertIs(client.submit(job, f"n{number}").get("result"), True)
             self.assertEqual(daemon.stop(), 0)
-        with open_pool(data=data) as daemon, chromium() as browser:
-            with visit(browser, daemon) as window:
-                window.go("/overview")
-                window.until(lambda: window.accepted() == 4, "the total is not 4")
-                window.go("/worker/alice.rig1?range=day")
-                window.until(lambda: window.figure("range") == 0, "there is something in the day")
-                window.go("/worker/alice.rig1?range=week")
-                window.until(lambda: window.figure("range") == 4, "the week lacks the other day")
-                self.assertEqual(window.problems, [])
+        with ExitStack() as stack:
+            daemon = stack.enter_context(open_pool(data=data))
+            browser = stack.enter_context(chromium())
+            window = stack.enter_context(visit(browser, daemon))
+            window.go("/overview")
+            window.until(lambda: window.accepted() == 4, "the total is not 4")
+            window.go("/worker/alice.rig1?range=day")
+            window.until(lambda: window.figure("range") == 0, "there is something in the day")
+            window.go("/worker/alice.rig1?range=week")
+            window.until(lambda: window.figure("range") == 4, "the week lacks the other day")
+            self.assertEqual(window.problems, [])
