@@ -101,19 +101,19 @@ def measure(browser: Browser, daemon: RunningDaemon) -> list[float]:
     """Return the seconds from the answer of each submission until it is on the overview."""
     delays = []
     with visit(browser, daemon) as window:
-        window.go("/")
-        client = LineClient(daemon)
-        client.request("authorize", username="alice", password=PASSWORD)
-        job = client.job()
+        window.come_as("root", PASSWORD)
+        window.go("/overview")
+        window.until(lambda: window.page.locator(".live.live").count() > 0, "it is not live")
         for number in range(MEASURED):
-            before = window.accepted()
-            answer = client.submit(job, f"measured-{time.time_ns()}-{number}")
-            assert answer.get("result") is True, answer
+            worker = f"measured{number}"
+            client = LineClient(daemon)
+            client.request("authorize", username=f"alice.{worker}", password=PASSWORD)
+            answer = client.submit(client.job(), "n")
             answered = time.monotonic()
-            window.until(lambda before=before: window.accepted() > before, "it is not shown")
+            assert answer.get("result") is True, answer
+            window.page.wait_for_selector(f"[data-box=submissions] >> text=alice.{worker}")
             delays.append(time.monotonic() - answered)
-            window.page.wait_for_timeout(137)
-        client.close()
+            client.close()
     return delays
 
 
