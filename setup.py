@@ -20,7 +20,11 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["kupool", "kupool.*"]),
     py_modules=["twisted.plugins.kupool_plugin"],
-    package_data={"kupool.storage": ["sql/*/*.sql"], "kupool": ["py.typed"]},
+    package_data={
+        "kupool.storage": ["sql/*/*.sql"],
+        "kupool.web": ["dashboard/*", "dashboard/pages/*"],
+        "kupool": ["py.typed"],
+    },
     install_requires=[
         "twisted>=26.10",
         "zope.interface>=6.0",

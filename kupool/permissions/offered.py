@@ -181,6 +181,7 @@ METHODS = (
 #: The routes of the HTTP server. HEAD counts as GET.
 ROUTES = (
     Offered("GET", "/", open=True),
+    Offered("GET", "/dashboard", open=True),
     Offered("GET", "/health", open=True),
     Offered("GET", "/ready", open=True),
     # The first message on it has to be an authorize.

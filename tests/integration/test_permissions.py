@@ -33,6 +33,7 @@ HOST = "pool.example.com"
 #: The least role of each route. A route that the daemon has and that is not here fails the test.
 ROUTES = {
     ("GET", "/"): "anonymous",
+    ("GET", "/dashboard"): "anonymous",
     ("GET", "/health"): "anonymous",
     ("GET", "/ready"): "anonymous",
     ("GET", "/ws"): "anonymous",
@@ -212,7 +213,7 @@ class PermissionTests(SynchronousTestCase):
         """Who sends one is told so, also where nobody would need one; what is open stays open."""
         good = self.signed("admin", 60)
         head, body, signature = good.split(".")
-        opened = ("/", "/health", "/ready", "/ws", "/api/login", "/api/logout")
+        opened = ("/", "/dashboard", "/health", "/ready", "/ws", "/api/login", "/api/logout")
         for (method, path), _ in ROUTES.items():
             of_centrifuge = path.startswith(("/connection/", "/emulation"))
             is_open = path in opened or method == "OPTIONS" or of_centrifuge
