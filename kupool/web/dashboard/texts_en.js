@@ -85,7 +85,7 @@ export default {
   "figure.today": "Accepted today",
   "figure.inRange": "Accepted in the chart",
   "banner.good": "All is well",
-  "banner.bad": "{count} checks have failed",
+  "banner.bad": "Failed checks: {count}",
   "banner.offline": "The daemon cannot be reached",
   "banner.refused": "Log in to see whether all is well",
   "check.is.good": "yes",
