@@ -30,6 +30,7 @@ from kupool.daemon.exposed import exposed_secrets
 from kupool.daemon.files import has_spool, topics_setting
 from kupool.daemon.housekeeping import Housekeeping
 from kupool.daemon.http_access import HttpAccess, make_http_access
+from kupool.daemon.limit_use import LimitUses
 from kupool.daemon.memory import Memory, make_give_back
 from kupool.daemon.notify import notify
 from kupool.daemon.parts import Parts, build
@@ -51,6 +52,7 @@ from kupool.storage.folder import FolderError
 from kupool.storage.migrations import SchemaTooNew
 from kupool.storage.postgres import DatabaseUnavailable
 from kupool.timing.waiting import after
+from kupool.web.limits import LimitPages
 from kupool.web.site import make_site
 
 #: Errors of a listener that are explained by their text.
@@ -394,7 +396,8 @@ class Daemon:
     async def _listen_http(self, settings: ListenSettings) -> None:
         bus, http = self.parts.bus, self._http_access
         assert http is not None
-        more = dict(http.routes)
+        uses = LimitUses(self.parts, lambda: self.settings)
+        more = {**http.routes, **LimitPages(uses.uses, uses.rooms).routes(http.access)}
         if bus is not None:
             more.update(bus.routes(http.access, self.settings.bus))
         if self.parts.topics is not None:

@@ -192,6 +192,8 @@ ROUTES = (
     Offered("GET", "/api/me"),
     Offered("GET", "/stats", WORKER),
     Offered("GET", "/shutdown/status", OPERATOR),
+    Offered("GET", "/api/limits", OPERATOR),
+    Offered("GET", "/api/rooms", OPERATOR),
     Offered("POST", "/jobs/rotate", OPERATOR, changes=True),
     Offered("POST", "/jobs/interval", OPERATOR, changes=True),
     Offered("GET", "/bans", OPERATOR),
