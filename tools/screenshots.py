@@ -23,11 +23,11 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
-from tests.browser.chromium import chromium
-from tests.browser.crew import Crew
-from tests.browser.dashboard import VIEWS, View, routes, visit
-from tests.browser.demo_pool import PASSWORD, pool_with_accounts
-from tests.browser.past import live_through
+from tests.servers.chromium import chromium
+from tests.servers.crew import Crew
+from tests.servers.dashboard import VIEWS, View, routes, visit
+from tests.servers.demo_pool import PASSWORD, pool_with_accounts
+from tests.servers.past import live_through
 from tests.servers.running_daemon import LineClient, RunningDaemon
 
 #: The workers of the demo: some names are long, and one is in Chinese.

@@ -16,6 +16,7 @@ from twisted.cred.checkers import ICredentialsChecker
 
 from kupool.accounts.authenticator import Authenticator
 from kupool.accounts.logins import Logins
+from kupool.daemon.activity import ActivityPart, MethodCounts, PoolTotals, make_activity
 from kupool.daemon.addresses import advertised
 from kupool.daemon.bus import BusPart, make_bus, make_events, make_room_bus, serve_bus
 from kupool.daemon.bus_compatible import CompatiblePart, make_compatible
@@ -123,6 +124,7 @@ class Parts:
     rooms: RoomsPart | None
     topics: TopicsPart | None
     live: LivePart | None
+    activity: ActivityPart
     news: DaemonNews
 
 
@@ -164,6 +166,7 @@ def build(
     way: Any = log if postgres is None else FencedLog(log, lambda: postgres.taken_over)
     bus = make_bus(settings.bus, reactor, wall, log_url=settings.log.url)
     methods = Router()
+    calls = MethodCounts(methods)
     table = PermissionTable(grants_of(settings))
     known_users = bool(settings.listen.auth)
     bus_part = None
@@ -247,16 +250,28 @@ def build(
             lambda name: stats.counted(*split_username(name)),
         ),
         permissions=table,
+        wall=wall,
+    )
+    activity = make_activity(
+        settings,
+        reactor,
+        wall,
+        PoolTotals(calls, acceptance, lambda: pool, lambda: server),
+        acceptance=acceptance,
+        server=lambda: server,
+        topics=None if topics is None else topics.world.topics,
+        events=None if topics is None else topics.events,
     )
     certificates = Certificates(reactor, wall)
-    tenants: list[Any] = [part.service for part in (bus_part, rooms) if part is not None]
+    tenants: list[Any] = [activity.book]
+    tenants += [part.service for part in (bus_part, rooms) if part is not None]
     if topics is not None:
         tenants.append(topics.sessions)
     if live is not None:
         tenants.append(live.methods)
     server = Server(
         reactor,
-        Tenants(pool, *tenants) if tenants else pool,
+        Tenants(pool, *tenants),
         server_settings(settings.listen, settings.limits),
         framing=settings.listen.framing,
         transport=settings.listen.transport,
@@ -311,6 +326,7 @@ def build(
         rooms=rooms,
         topics=topics,
         live=live,
+        activity=activity,
         news=_news(topics, live),
     )
 

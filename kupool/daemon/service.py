@@ -30,8 +30,10 @@ from kupool.daemon.exposed import exposed_secrets
 from kupool.daemon.files import has_spool, topics_setting
 from kupool.daemon.housekeeping import Housekeeping
 from kupool.daemon.http_access import HttpAccess, make_http_access
+from kupool.daemon.limit_use import LimitUses
 from kupool.daemon.memory import Memory, make_give_back
 from kupool.daemon.notify import notify
+from kupool.daemon.overview import PoolOverview
 from kupool.daemon.parts import Parts, build
 from kupool.daemon.start_warnings import start_warnings
 from kupool.daemon.status import RUNNING, Status
@@ -51,6 +53,7 @@ from kupool.storage.folder import FolderError
 from kupool.storage.migrations import SchemaTooNew
 from kupool.storage.postgres import DatabaseUnavailable
 from kupool.timing.waiting import after
+from kupool.web.limits import LimitPages
 from kupool.web.site import make_site
 
 #: Errors of a listener that are explained by their text.
@@ -184,6 +187,7 @@ class Daemon:
                 permissions=self.parts.permissions,
                 others=others,
                 folder=None if folder is None else folder.path,
+                trail=self.parts.activity.trail,
             )
             for database in self.parts.databases:
                 database.check(verify=folder is None or not folder.is_clean(database.path))
@@ -256,6 +260,7 @@ class Daemon:
             parts.logins.start()
         if parts.live is not None:
             parts.live.start()
+        await parts.activity.start()
         self.status.enter("listening")
         await self._listen_everywhere()
         collect_rarely()
@@ -394,11 +399,14 @@ class Daemon:
     async def _listen_http(self, settings: ListenSettings) -> None:
         bus, http = self.parts.bus, self._http_access
         assert http is not None
-        more = dict(http.routes)
+        uses = LimitUses(self.parts, lambda: self.settings)
+        more = {**http.routes, **LimitPages(uses.uses, uses.rooms).routes(http.access)}
         if bus is not None:
             more.update(bus.routes(http.access, self.settings.bus))
         if self.parts.topics is not None:
             more.update(self.parts.topics.routes(http.access, self.settings.topics))
+        overview = PoolOverview(self._reactor, self.parts, self.status)
+        more.update(self.parts.activity.routes(http.access, settings, overview.read))
         live = self.parts.live
         if live is not None:
             more.update(live.routes(http, self.settings))
@@ -501,6 +509,7 @@ class Daemon:
         await self._step("counting", self._finish_counting(working), working)
         if self._http is not None:
             await self._step("http", maybeDeferred(self._http.stopListening), deadline)
+        await self._step("activity", parts.activity.stop(), deadline)
         await self._step("certificates", parts.certificates.stop(), deadline)
         await self._step("housekeeping", self._housekeeping.stop(), deadline)
         await self._step("owner", self._release(), deadline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -53,7 +54,8 @@ class Pool:
     """Makes sessions of connections, and sends them jobs over a channel.
 
     ``events`` is told about jobs and sessions. ``permissions`` say which methods a session may
-    call, by default all.
+    call, by default all. ``wall`` returns seconds since the epoch; without it sessions do not know
+    since when they are there.
     """
 
     _log = Logger()
@@ -71,15 +73,17 @@ class Pool:
         logins: Logins | None = None,
         names: Names | None = None,
         permissions: PermissionTable | None = None,
+        wall: Callable[[], float] | None = None,
     ) -> None:
         self._clock = clock
+        self._wall = wall
         self._book = book
         self._acceptance = acceptance
         self._handlers = handlers
         self.settings = settings
         self._permissions = permissions or PermissionTable()
         self._permitted = PermittedMethods(handlers, self._permissions)
-        self._greeting = Greeting(self._admit, logins, self._permissions, names)
+        self.greeting = Greeting(self._admit, logins, self._permissions, names)
         self._channel = channel
         self._events = events
         self._payload: tuple[Job, bytes, int] | None = None
@@ -94,7 +98,7 @@ class Pool:
 
     def opened(self, connection: Connection) -> None:
         """Start the time limit for ``authorize`` of a new connection."""
-        connection.router = self._greeting
+        connection.router = self.greeting
         connection.max_frame = min(self.settings.first_frame, self.settings.max_frame)
         patience = self.settings.authorize_timeout
         late = CLOSE_UNAUTHORIZED.about(f"no authorize within {patience:g} s")
@@ -112,14 +116,15 @@ class Pool:
         self.users[session.user] -= 1
         if not self.users[session.user]:
             del self.users[session.user]
+        why = session.end or reason.getErrorMessage()
         self._log.debug(
             "{username} left: {reason}",
             username=session.username,
             session=session.session_id.hex(),
             remote=connection.peer,
-            reason=reason.getErrorMessage(),
+            reason=why,
         )
-        self._events.closed(session, reason.getErrorMessage())
+        self._events.closed(session, why)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
         """Let a peer that has finished sending receive its pending answers."""
@@ -131,7 +136,10 @@ class Pool:
         """Make the session of a connection; returns the payload of its first job."""
         settings = self.settings
         suffix = secrets.token_hex(8) if settings.nonce_scope == "session" else ""
-        session = Session(username, settings.duplicate_scope, suffix, role, peer=connection.peer)
+        since = 0.0 if self._wall is None else self._wall()
+        session = Session(
+            username, settings.duplicate_scope, suffix, role, peer=connection.peer, since=since
+        )
         session.shared = self._shared(session, connection)
         connection.context = session
         connection.deadline = None

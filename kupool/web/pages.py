@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from twisted.web.http import CACHED
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import IResource
 from twisted.web.server import Request
 from twisted.web.util import redirectTo
 
@@ -132,18 +132,20 @@ def _weights(elements: list[str]) -> dict[str, float]:
     return found
 
 
-class FileResource(Resource):
+class FileResource(ApiResource):
     """Answers GET and HEAD with a file; ``cache`` is its ``Cache-Control``."""
 
     isLeaf = True
 
     def __init__(self, file: StaticFile, cache: bytes = ASK) -> None:
-        Resource.__init__(self)
+        super().__init__({b"GET": _never})
         self._file = file
         self._cache = cache
 
-    def render_GET(self, request: Any) -> bytes:
-        """Return the file, or nothing if the browser has it already; answers HEAD too."""
+    def render(self, request: Any) -> Any:
+        """Return the file, or nothing if the browser has it already."""
+        if request.method not in (b"GET", b"HEAD"):
+            return super().render(request)
         file = self._file
         for name, value in HEADERS.items():
             request.setHeader(name, value)
@@ -192,7 +194,7 @@ class DashboardPages(ApiResource):
 
 
 async def _never(request: Request) -> object:
-    """Stand for the methods in the list of routes: :meth:`DashboardPages.render` answers."""
+    """Stand for the methods in the list of routes; ``render`` answers them."""
     raise AssertionError("the page answers by itself")
 
 

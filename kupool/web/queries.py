@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ def parse_query(args: Mapping[bytes, Sequence[bytes]], now: float) -> Query:
 
     Raises :class:`ApiError` that names the wrong parameter.
     """
-    given = _single(args)
+    given = single(args, _PARAMETERS)
     username = given.get("username", "")
     if "username" in given and not valid_username(username):
         raise ApiError(400, "username: must be 1 to 255 characters, none of them control ones")
@@ -67,18 +67,22 @@ def parse_query(args: Mapping[bytes, Sequence[bytes]], now: float) -> Query:
         if minute is not None and other in given:
             raise ApiError(400, f"{other}: cannot be combined with minute")
     start, end = _range(given, now)
-    top = _number("top", given.get("top"), DEFAULT_TOP, MAX_TOP)
-    limit = _number("limit", given.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
+    top = number("top", given.get("top"), DEFAULT_TOP, MAX_TOP)
+    limit = number("limit", given.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
     return Query(username, minute, start, end, top, limit)
 
 
-def _single(args: Mapping[bytes, Sequence[bytes]]) -> dict[str, str]:
+def single(args: Mapping[bytes, Sequence[bytes]], known: Collection[str]) -> dict[str, str]:
+    """Return the parameters of a query string by their names, each of which must be ``known``.
+
+    Raises :class:`ApiError` that names the wrong parameter.
+    """
     given = {}
     for raw, values in args.items():
         name = raw.decode(errors="replace")
-        if name not in _PARAMETERS:
-            known = ", ".join(sorted(_PARAMETERS))
-            raise ApiError(400, f"{name}: unknown parameter, expected {known}")
+        if name not in known:
+            expected = ", ".join(sorted(known))
+            raise ApiError(400, f"{name}: unknown parameter, expected {expected}")
         if len(values) != 1:
             raise ApiError(400, f"{name}: given more than once")
         try:
@@ -102,11 +106,15 @@ def _range(given: Mapping[str, str], now: float) -> tuple[int, int]:
     return max(0, start), end
 
 
-def _number(name: str, text: str | None, default: int, most: int) -> int:
+def number(name: str, text: str | None, default: int, most: int, *, least: int = 1) -> int:
+    """Return a number of a query, or the default without one.
+
+    Raises :class:`ApiError` with the parameter's ``name``.
+    """
     if text is None:
         return default
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= most:
-        raise ApiError(400, f"{name}: must be a whole number from 1 to {most}")
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        raise ApiError(400, f"{name}: must be a whole number from {least} to {most}")
     return int(text)
 
 
@@ -152,8 +160,10 @@ __all__ = [
     "MAX_TOP",
     "MINUTE",
     "Query",
+    "number",
     "parse_query",
     "parse_time",
     "show_moment",
     "show_time",
+    "single",
 ]

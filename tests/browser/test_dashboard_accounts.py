@@ -7,9 +7,8 @@ from contextlib import closing, contextmanager
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.browser.chromium import chromium
-from tests.browser.dashboard import View, Visit, routes, visit
-from tests.browser.demo_pool import PASSWORD, pool_with_accounts
+from tests.servers.dashboard import View, Visit, routes, visit, with_browser
+from tests.servers.demo_pool import PASSWORD, pool_with_accounts
 from tests.servers.of_class import of_class
 from tests.servers.running_daemon import LineClient, RunningDaemon
 
@@ -34,8 +33,7 @@ def pool_of_two() -> Iterator[RunningDaemon]:
 
 class DashboardAccountTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.browser = of_class(self, chromium)
-        self.daemon = of_class(self, pool_of_two)
+        self.browser, self.daemon = of_class(self, lambda: with_browser(pool_of_two))
 
     def look(self, view: View | None = None) -> Visit:
         manager = visit(self.browser, self.daemon, view)

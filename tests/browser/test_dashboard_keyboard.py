@@ -7,9 +7,8 @@ from contextlib import closing, contextmanager
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.browser.chromium import chromium
-from tests.browser.dashboard import View, Visit, routes, visit
-from tests.browser.demo_pool import PASSWORD, pool_with_accounts
+from tests.servers.dashboard import View, Visit, routes, visit, with_browser
+from tests.servers.demo_pool import PASSWORD, pool_with_accounts
 from tests.servers.of_class import of_class
 from tests.servers.running_daemon import LineClient, RunningDaemon
 
@@ -50,8 +49,7 @@ def quiet_pool() -> Iterator[RunningDaemon]:
 
 class DashboardKeyboardTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.browser = of_class(self, chromium)
-        self.daemon = of_class(self, quiet_pool)
+        self.browser, self.daemon = of_class(self, lambda: with_browser(quiet_pool))
 
     def check_page(self, window: Visit, name: str) -> list[str]:
         """Press Tab until every control had the focus; returns what was wrong."""

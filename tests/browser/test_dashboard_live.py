@@ -9,9 +9,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.browser.chromium import chromium
-from tests.browser.dashboard import View, Visit, routes, visit
-from tests.browser.demo_pool import open_pool
+from tests.servers.chromium import chromium
+from tests.servers.dashboard import View, Visit, routes, visit
+from tests.servers.demo_pool import open_pool
 from tests.servers.of_class import of_class
 from tests.servers.running_daemon import LineClient, RunningDaemon
 from tests.servers.services import required

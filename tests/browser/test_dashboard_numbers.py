@@ -11,10 +11,10 @@ from contextlib import closing
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire.batches import decode_batch
-from tests.browser.chromium import PATIENCE, chromium
-from tests.browser.crew import Crew
-from tests.browser.dashboard import Visit, numbers, visit
-from tests.browser.demo_pool import PASSWORD, pool_with_accounts
+from tests.servers.chromium import chromium
+from tests.servers.crew import Crew
+from tests.servers.dashboard import PATIENCE, Visit, numbers, visit
+from tests.servers.demo_pool import PASSWORD, pool_with_accounts
 from tests.servers.running_daemon import LineClient, RunningDaemon
 
 USERNAMES = ("alice.rig1", "alice.rig2", "alice", "bob.rig1", "bob.rig2", "carol.rig1")

@@ -7,10 +7,9 @@ from contextlib import ExitStack, contextmanager
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.browser.chromium import chromium
-from tests.browser.crew import Crew
-from tests.browser.dashboard import VIEWS, View, Visit, routes, visit
-from tests.browser.demo_pool import PASSWORD, pool_with_accounts
+from tests.servers.crew import Crew
+from tests.servers.dashboard import VIEWS, View, Visit, routes, visit, with_browser
+from tests.servers.demo_pool import PASSWORD, pool_with_accounts
 from tests.servers.of_class import of_class
 from tests.servers.running_daemon import RunningDaemon
 
@@ -34,8 +33,7 @@ def busy_pool() -> Iterator[RunningDaemon]:
 
 class DashboardViewTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.browser = of_class(self, chromium)
-        self.daemon = of_class(self, busy_pool)
+        self.browser, self.daemon = of_class(self, lambda: with_browser(busy_pool))
 
     @staticmethod
     def language(window: Visit) -> str:

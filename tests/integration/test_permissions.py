@@ -43,6 +43,8 @@ ROUTES = {
     ("GET", "/api/me"): "anonymous",
     ("GET", "/stats"): "operator",  # by a rule; a worker's by default
     ("GET", "/shutdown/status"): "operator",
+    ("GET", "/api/limits"): "operator",
+    ("GET", "/api/rooms"): "operator",
     ("POST", "/jobs/rotate"): "operator",
     ("POST", "/jobs/interval"): "admin",  # by a rule
     ("GET", "/bans"): "worker",  # by a rule

@@ -22,7 +22,8 @@ export class ApiError extends Error {
 
   /** The daemon has no such route: it is older, or that part is off. */
   get missing() {
-    return this.status === 404 && this.message.startsWith(`not found: ${this.path}`);
+    return this.status === 405
+      || (this.status === 404 && this.message.startsWith(`not found: ${this.path}`));
   }
 
   /** The viewer may not: they are nobody, or somebody else. */
@@ -74,6 +75,28 @@ class Visitor extends EventTarget {
 
 export const visitor = new Visitor();
 
+/**
+ * The routes of the daemon, as `GET /path`; null while they are not known. A route that is not there
+ * is not asked for: a browser would write each such answer to its console.
+ * @type {Set<string> | null}
+ */
+let routes = null;
+
+/** Learns which routes there are: after the start, and after each restart of the daemon. */
+export async function learnRoutes() {
+  routes = null;
+  const told = await get("/");
+  routes = new Set(told.routes.flatMap((/** @type {any} */ route) =>
+    route.methods.map((/** @type {string} */ method) => `${method} ${route.path}`)));
+}
+
+/** @param {string} method @param {string} path */
+function offered(method, path) {
+  if (routes === null || path === "/") return true;
+  const parent = path.slice(0, path.lastIndexOf("/"));
+  return routes.has(`${method} ${path}`) || routes.has(`${method} ${parent}`);
+}
+
 /** The headers that say who asks. */
 export function credentials() {
   return visitor.token ? { Authorization: `Bearer ${visitor.token}` } : {};
@@ -100,6 +123,7 @@ export function address(path, params = {}) {
  */
 async function send(method, url, body, signal) {
   const path = url.split("?")[0];
+  if (!offered(method, path)) throw new ApiError(404, `not found: ${path}`, path);
   const limit = AbortSignal.timeout(PATIENCE * 1000);
   let response;
   try {

@@ -1,7 +1,7 @@
 // @ts-check
 /** The frame of the page: navigation, language, theme, the state of the connection, and the pages. */
 
-import { refreshLogin, visitor, whoAmI } from "./api.js";
+import { learnRoutes, refreshLogin, visitor, whoAmI } from "./api.js";
 import { askLogin } from "./dialogs.js";
 import { h, setText } from "./dom.js";
 import { chooseLanguage, LANGUAGES, language, languageChanges, preferredLanguage, t, useLanguage } from "./i18n.js";
@@ -122,6 +122,7 @@ function listen(frame) {
   const own = visitor.role === "worker" && visitor.user ? [`users.${visitor.user}`] : [];
   live.stream = new LiveStream(["pool", "jobs", ...more, ...own], {}, ["pool", "jobs"]);
   live.stream.addEventListener("state", () => frame.state());
+  live.stream.addEventListener("resumed", () => learnRoutes().catch(() => {}));
   live.stream.start();
   frame.state();
 }
@@ -139,6 +140,7 @@ async function main() {
   frame.build();
   for (;;) {
     try {
+      await learnRoutes();
       await whoAmI();
       break;
     } catch {

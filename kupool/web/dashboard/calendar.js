@@ -33,6 +33,6 @@ export function calendar(points) {
     })));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("box.calendar") },
     h("table", { class: "calendar" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, zone()), heads)), h("tbody", {}, rows)),
-    h("p", { class: "legend" }, h("i", { class: "swatch l0" }), t("calendar.away"), " ", h("i", { class: "swatch l1" }), h("i", { class: "swatch l2" }),
-      h("i", { class: "swatch l3" }), h("i", { class: "swatch l4" }), t("calendar.accepted")));
+    h("p", { class: "legend" }, h("i", { class: "swatch l0" }), h("span", {}, t("calendar.away")),
+      [1, 2, 3, 4].map((level) => h("i", { class: `swatch l${level}` })), h("span", {}, t("calendar.accepted"))));
 }

@@ -162,11 +162,13 @@ export class TimeChart extends HTMLElement {
   #below(times) {
     if (!times.length) return [];
     const step = /** @type {ChartData} */ (this.#data).step;
-    const room = Math.max(1, Math.floor((this.#width - LEFT - RIGHT) / 72));
     const span = step * times.length;
+    const room = Math.max(1, Math.floor((this.#width - LEFT - RIGHT) / (span > 36 * HOUR && span < 4 * 24 * HOUR ? 120 : 72)));
     const spans = [60_000, 2 * 60_000, 5 * 60_000, 10 * 60_000, 15 * 60_000, 30 * 60_000, HOUR, 2 * HOUR,
       3 * HOUR, 6 * HOUR, 12 * HOUR, 24 * HOUR, 48 * HOUR, 7 * 24 * HOUR, 28 * 24 * HOUR];
-    const every = spans.find((one) => one >= step && span / one <= room) ?? span;
+    // More than a few days have dates alone: a date with a time takes too much room.
+    const least = span >= 4 * 24 * HOUR ? 24 * HOUR : step;
+    const every = spans.find((one) => one >= least && span / one <= room) ?? span;
     const text = every >= 24 * HOUR ? day : span > 36 * HOUR ? dayAndClock : clock;
     const offset = new Date(times[0]).getTimezoneOffset() * 60_000;
     return times.map((at, index) => ({ at, index }))

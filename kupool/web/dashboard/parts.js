@@ -64,7 +64,7 @@ export function eventList(events) {
       h("time", { datetime: new Date(event.at).toISOString(), title: dayAndClock(event.at) }, clockSeconds(event.at)),
       h("span", { class: `kind ${TONES[event.type] ?? ""}` }, name),
       h("span", { class: "about" }, event.username ? who(event.username) : about),
-      h("span", { class: "dim detail" }, detail));
+      h("span", { class: "dim detail", title: detail }, detail));
   }));
 }
 

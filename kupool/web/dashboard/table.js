@@ -71,11 +71,12 @@ export class DataTable extends HTMLElement {
       const classes = [column.number ? "number" : "", column.wide ? "wide" : ""].join(" ").trim();
       const active = this.#sorted.key === column.key;
       const order = this.#sorted.order === "asc" ? "ascending" : "descending";
+      const arrow = h("span", { class: "arrow", "aria-hidden": "true" },
+        active ? (order === "ascending" ? "▲" : "▼") : "");
+      // Before the label of numbers, so that it stands above their last digit.
+      const parts = column.number ? [arrow, column.label] : [column.label, arrow];
       const inside = column.sort
-        ? h("button", { type: "button", on: { click: () => this.#sort(column) } }, column.label,
-          h("span", { class: "arrow", "aria-hidden": "true" },
-            active ? (order === "ascending" ? "▲" : "▼") : ""))
-        : column.label;
+        ? h("button", { type: "button", on: { click: () => this.#sort(column) } }, parts) : column.label;
       return h("th", { scope: "col", class: classes || null, "aria-sort": active ? order : null },
         inside);
     });

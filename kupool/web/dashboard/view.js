@@ -83,8 +83,8 @@ export class Box {
   #stale = h("span", { class: "stale", hidden: true });
 
   /**
-   * @param {string} title
-   * @param {{id?: string, wide?: boolean, note?: string, actions?: any[]}} [options]
+   * @param {string} title shown to screen readers alone where the box is `bare`
+   * @param {{id?: string, wide?: boolean, bare?: boolean, note?: string, actions?: any[]}} [options]
    */
   constructor(title, options = {}) {
     this.body = h("div", { class: "box-body" }, loading());
@@ -93,7 +93,7 @@ export class Box {
     this.element = h("section", {
       class: options.wide ? "box wide" : "box", "aria-labelledby": id, "data-box": options.id,
     },
-      h("header", {}, h("h2", { id }, title), this.note, this.#stale,
+      h("header", { class: options.bare ? "hidden" : null }, h("h2", { id }, title), this.note, this.#stale,
         h("div", { class: "actions" }, options.actions ?? [])),
       this.body);
   }

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.client.histogram import Histogram
 from kupool.client.load_counts import MAX_JOBS, Spread
+from kupool.timing.histogram import Histogram
 
 
 class HistogramTests(SynchronousTestCase):

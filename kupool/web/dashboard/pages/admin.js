@@ -11,7 +11,12 @@ import { table } from "../table.js";
 import { Box, calm, field, View } from "../view.js";
 
 export default class Admin extends View {
-  #sessions = new Box(t("box.sessions"), { id: "sessions", wide: true });
+  #search = h("input", { type: "search", autocomplete: "off", "aria-label": t("sessions.search"), placeholder: t("sessions.search"),
+    on: { input: calm(250, () => {
+      Object.assign(this.#asked, { search: this.#search.value, offset: 0 });
+      this.#loadSessions();
+    }) } });
+  #sessions = new Box(t("box.sessions"), { id: "sessions", wide: true, actions: [this.#search] });
   #bans = new Box(t("admin.bans"), { id: "bans" });
   #audit = new Box(t("admin.audit"), { id: "audit", wide: true });
   #jobs = new Box(t("admin.jobs"), { id: "jobs" });
@@ -37,10 +42,6 @@ export default class Admin extends View {
     const address = h("input", { name: "address", required: true, placeholder: "192.0.2.1", autocomplete: "off" });
     const seconds = h("input", { name: "seconds", type: "number", min: 1, required: true, value: 3600 });
     const user = h("input", { name: "user", required: true, autocomplete: "off" });
-    const search = h("input", { type: "search", autocomplete: "off", on: { input: calm(250, () => {
-      Object.assign(this.#asked, { search: search.value, offset: 0 });
-      this.#loadSessions();
-    }) } });
     const form = (/** @type {string} */ name, /** @type {() => any} */ run, /** @type {any[]} */ ...inside) => h("form", { class: "filters", "data-form": name, on: {
       submit: (/** @type {Event} */ event) => {
         event.preventDefault();
@@ -52,12 +53,10 @@ export default class Admin extends View {
       form("kick-user", () => this.#kickUser(user.value.trim()), field(t("admin.user"), user), h("button", { type: "submit" }, t("admin.kickUser"))),
       form("ban", () => this.#ban(address.value.trim(), Number(seconds.value)), field(t("admin.address"), address), field(t("admin.seconds"), seconds),
         h("button", { type: "submit", class: "danger" }, t("admin.ban"))));
-    this.replaceChildren(h("h1", {}, t("page.admin")),
-      visitor.loggedIn ? null : h("p", { class: "hint" }, t("admin.hint"), " ", h("a", { href: "#/me" }, t("action.login"))),
+    const hint = h("p", { class: "hint" }, t("admin.hint"), " ", h("a", { href: "#/me" }, t("action.login")));
+    this.replaceChildren(h("h1", {}, t("page.admin")), ...(visitor.loggedIn ? [] : [hint]),
       h("div", { class: "boxes" }, this.#jobs.element, this.#bans.element,
-        h("div", { class: "wide" }, h("form", { class: "filters", role: "search", on: { submit: (/** @type {Event} */ event) => event.preventDefault() } }, field(t("sessions.search"), search))),
         this.#sessions.element, this.#audit.element));
-    if (visitor.loggedIn) this.querySelector(".hint")?.remove();
     this.every(5000, () => this.#loadSessions());
     this.every(5000, () => this.#loadBans());
     this.every(10_000, () => this.#loadAudit());

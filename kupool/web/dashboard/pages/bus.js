@@ -40,9 +40,8 @@ export default class Bus extends View {
       { key: "unanswered", label: t("bus.unanswered"), number: true, sort: true, show: (row) => number(row.unanswered) }] });
     const rooms = table({ label: t("bus.rooms"), size: 20, empty: t("rooms.none"), id: (row) => row.room, columns: [
       { key: "room", label: t("rooms.name"), sort: true },
-      { key: "kind", label: t("rooms.kind"), wide: true, show: (row) => known(`rooms.kind.${row.kind}`, row.kind ?? "–") },
       { key: "members", label: t("rooms.members"), number: true, sort: true, show: (row) => number(row.members) },
-      { key: "created", label: t("col.since"), wide: true, sort: true, show: (row) => dayAndClock(row.created) }] });
+      { key: "online", label: t("rooms.online"), number: true, sort: true, show: (row) => number(row.online) }] });
     this.replaceChildren(h("h1", {}, t("page.bus")), this.#figures.element,
       h("div", { class: "boxes" }, this.#topics.element, this.#messages.element, this.#subscribers.element, this.#rooms.element));
     this.every(3000, () => this.#topics.load(() => get("/bus/status", {}, this.signal), (told) => {

@@ -43,10 +43,14 @@ export default class Overview extends View {
   ] });
 
   start() {
-    const boxes = [this.#minutes, this.#reasons, this.#hours, this.#top, this.#delay];
-    if (visitor.isOperator) boxes.push(this.#events, this.#latest);
+    const left = [this.#minutes, this.#hours, this.#delay];
+    const right = [this.#reasons, this.#top];
+    if (visitor.isOperator) {
+      left.push(this.#latest);
+      right.push(this.#events);
+    }
     this.replaceChildren(h("h1", { class: "hidden" }, t("page.overview")), this.#banner, this.#figures.element,
-      h("div", { class: "boxes" }, boxes.map((box) => box.element)));
+      h("div", { class: "boxes" }, [left, right].map((boxes) => h("div", { class: "column" }, boxes.map((box) => box.element)))));
     this.every(SOON, () => this.#now());
     this.every(SOON * 2.5, () => this.#counts());
     this.every(SELDOM, () => this.#day());
@@ -180,6 +184,10 @@ export default class Overview extends View {
       const points = filled(from, to, MINUTE, (told.per_minute ?? []).map((/** @type {any} */ row) => [toMs(row.minute), row.count]));
       this.#minutes.show(this.#charts.minutes);
       this.#charts.minutes.show({ kind: "bar", step: MINUTE, label: t("box.minutes"), series: [{ name: t("series.accepted"), tone: "s1", points }] });
+      if (told.sessions !== undefined) {
+        this.#figures.set("sessions", number(told.sessions));
+        this.#figures.set("users", number(told.users));
+      }
       if (told.accepted_total !== undefined) this.#figures.set("total", number(told.accepted_total), t("figure.ever"));
       this.#reasons.show(reasons(told.rejections ?? {}, t("rejections.none")));
       this.#top.show(this.#users);

@@ -42,7 +42,7 @@ export default class Worker extends View {
     };
     const { rate, hours: calendarBox, reasons: why, workers, sessions, ended } = this.boxes;
     this.replaceChildren(
-      h("p", { class: "crumbs" }, h("a", { href: link(["workers"]) }, t("page.workers")), worker ? [" / ", who(user)] : null),
+      h("p", { class: "crumbs" }, h("a", { href: link(["workers"]) }, t("page.workers")), worker ? [" / ", who(user)] : []),
       h("h1", { class: "name" }, this.#username),
       h("p", {}, h("a", { href: link(["trace"], { user: this.#username }) }, t("worker.trace"))),
       this.#figures.element,

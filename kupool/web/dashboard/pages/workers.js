@@ -14,7 +14,7 @@ import { Box, calm, choice, field, View } from "../view.js";
 const SIZE = 50;
 
 export default class Workers extends View {
-  #box = new Box(t("page.workers"), { id: "workers", wide: true });
+  #box = new Box(t("page.workers"), { id: "workers", wide: true, bare: true });
   #asked = { search: "", state: "all", days: "1", sort: "accepted", order: "desc", offset: 0, ...route().query };
   #table = table({
     label: t("page.workers"), size: SIZE, empty: t("workers.none"), id: (row) => JSON.stringify([row.user, row.worker]),

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from unittest import SkipTest
@@ -14,12 +14,15 @@ from urllib.parse import quote
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
-from tests.browser.chromium import PATIENCE
+from tests.servers.chromium import chromium
 from tests.servers.running_daemon import RunningDaemon
 from tests.servers.services import required
 
 #: The file of axe-core, where `make sdk` installs it.
 AXE = Path(__file__).resolve().parents[2] / ".cache/sdk/node_modules/axe-core/axe.min.js"
+
+#: Seconds for a page to show something: far more than it takes.
+PATIENCE = 30.0
 
 #: What axe-core finds that shuts people out; the milder kinds are advice.
 GRAVE = ("serious", "critical")
@@ -217,6 +220,15 @@ def visit(
         yield Visit(daemon, context)
     finally:
         context.close()
+
+
+@contextmanager
+def with_browser(
+    pool: Callable[[], AbstractContextManager[RunningDaemon]],
+) -> Iterator[tuple[Browser, RunningDaemon]]:
+    """Run a browser and a daemon, for all tests of a class; see of_class.py."""
+    with pool() as daemon, chromium() as browser:
+        yield browser, daemon
 
 
 def numbers(text: str) -> list[float]:

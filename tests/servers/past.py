@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.browser.crew import Crew
-from tests.browser.demo_pool import PASSWORD, pool_with_accounts
+from tests.servers.crew import Crew
+from tests.servers.demo_pool import PASSWORD, pool_with_accounts
 from tools.torture_clock import SEEN, Clock, forget
 
 
