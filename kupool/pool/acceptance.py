@@ -394,7 +394,7 @@ class Acceptance:
             session.last_accepted = float("-inf")
             for bucket in session.shared:
                 bucket.refund()
-            self.rejections.add(session.user, UNAVAILABLE, now)
+            self.rejections.add(session.username, UNAVAILABLE, now)
             if message_id is not None:
                 connection.send(encode_error(message_id, UNAVAILABLE))
         self._finish(batch, UNAVAILABLE)
@@ -403,7 +403,7 @@ class Acceptance:
         if batch.waiters:
             now = self._clock.seconds()
             for connection, message_id in batch.waiters:
-                self.rejections.add(connection.context.user, error, now)
+                self.rejections.add(connection.context.username, error, now)
                 if message_id is not None:
                     connection.send(encode_error(message_id, error))
         if batch.settled is not None:

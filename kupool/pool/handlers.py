@@ -148,7 +148,7 @@ class Handlers:
         session: Session = connection.context
         session.rejected += 1
         session.last_rejected = connection.last_seen
-        self._count(session.user, UNAVAILABLE, connection.last_seen)
+        self._count(session.username, UNAVAILABLE, connection.last_seen)
         return UNAVAILABLE
 
     def _misfit(self, connection: Connection, message_id: RequestId, params: object) -> object:
@@ -180,7 +180,7 @@ class Handlers:
                 connection, message_id, serial
             ):
                 return None
-        self._count(session.user, error, connection.last_seen)
+        self._count(session.username, error, connection.last_seen)
         if excess:
             standing = self._scores.add(connection, connection.last_seen)
             if standing is AddressStanding.BANNED:
