@@ -43,8 +43,8 @@ class DashboardViewTests(SynchronousTestCase):
     @staticmethod
     def dark(window: Visit) -> bool:
         found: bool = window.page.evaluate(
-            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g)"
-            ".slice(0, 3).every(part => part < 100)"
+            "getComputedStyle(document.body).color.match(/[0-9]+/g)"
+            ".slice(0, 3).every(part => part > 150)"
         )
         return found
 

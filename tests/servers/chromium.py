@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -37,7 +37,7 @@ class PageServer:
         server = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version: ClassVar[str] = "HTTP/1.0"
+            protocol_version = "HTTP/1.0"
 
             def do_GET(self) -> None:
                 self.answer(server.page if self.path == "/" else server.files.get(self.path, b""))
@@ -93,7 +93,8 @@ class ChromiumCase(SynchronousTestCase):
         """Show a page in a browser until something has come of it."""
         with chromium() as browser:
             browser.new_page().goto(url)
-            self.assertTrue(until(), "the page reported nothing")
+            if not until():
+                raise AssertionError("the page reported nothing")
 
 
 __all__ = ["PATIENCE", "ChromiumCase", "PageServer", "chromium"]

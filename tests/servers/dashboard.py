@@ -96,7 +96,13 @@ class Visit:
     def go(self, route: str = "/") -> None:
         """Show a page by its hash, such as ``/workers``, and wait until it shows something."""
         url = self.daemon.url("/") + "#" + route
-        self.page.goto(url)
+        if self.page.url == url:
+            self.page.reload()
+        else:
+            # A page stays until the next one is there.
+            self.page.evaluate("document.querySelector('main > *')?.setAttribute('data-old', '')")
+            self.page.goto(url)
+        self.page.wait_for_selector("main > :not([data-old])")
         self.settle()
 
     def settle(self) -> None:

@@ -164,6 +164,18 @@ export async function get(path, params, signal) {
   return response.json();
 }
 
+/**
+ * Fails as a request to a route fails that the daemon does not have, as that part of it is off. The
+ * index of routes says so: a request that is refused would be an error in the browser's console.
+ * @param {string} path @param {AbortSignal} [signal]
+ */
+export async function requireRoute(path, signal) {
+  const { routes } = await get("/", {}, signal);
+  if (!routes.some((/** @type {{path: string}} */ route) => route.path === path)) {
+    throw new ApiError(404, `not found: ${path}`, path);
+  }
+}
+
 /** @param {string} path @param {any} body @returns {Promise<any>} */
 export async function post(path, body) {
   return (await send("POST", path, body)).json();
