@@ -22,11 +22,12 @@ Order = Literal["accepted", "worker", "last", "user"]
 
 
 class WorkerQuery(NamedTuple):
-    """Which workers to list: those with counts in a range, and those of ``present``.
+    """Which workers to list: those with counts on some days, and those of ``present``.
 
-    Times are in seconds since the epoch, the range excludes ``end``. ``user`` is one user, or empty
+    ``start`` and ``end`` are midnights in UTC, in seconds since the epoch; the range excludes
+    ``end``. ``user`` is one user, or empty
     for all. ``search`` is a part of a full name, whatever the case of its ASCII letters.
-    ``present`` are (user, worker) that are listed without counts, too.
+    ``present`` are (user, worker), each once, that are listed without counts, too.
     """
 
     start: int
@@ -41,7 +42,7 @@ class WorkerQuery(NamedTuple):
 
 
 class WorkerRow(NamedTuple):
-    """A worker in a range; ``worker`` is empty for what a user submitted without one.
+    """A worker on some days; ``worker`` is empty for what a user submitted without one.
 
     ``last`` is the newest minute with an accepted submission, in seconds since the epoch, None if
     there is none. Of rolled-up counts that the release before made it is the hour or the day.
@@ -79,15 +80,6 @@ class RolledUp(NamedTuple):
         """Return before which time a series of a step lacks points, which are in longer ones."""
         return {"minute": self.minutes, "hour": self.hours, "day": 0}[step]
 
-    def whole(self, start: int, end: int) -> tuple[int, int]:
-        """Return a range widened to the hours and days that hold its ends."""
-        for before, unit in ((self.minutes, HOUR), (self.hours, DAY)):
-            if start < before:
-                start = start // unit * unit
-            if end < before:
-                end = -(-end // unit) * unit
-        return start, end
-
 
 class CountedBatch(NamedTuple):
     """A counted batch: its minute, and when it was counted, in seconds since the epoch.
@@ -101,7 +93,7 @@ class CountedBatch(NamedTuple):
 
 
 class IHistory(Interface):
-    """Answers the questions from a store of counts; ranges are as in :class:`WorkerQuery`."""
+    """Answers the questions from a store of counts; a range excludes its end."""
 
     def series(
         username: str, worker: str, step: str, start: int, end: int
@@ -117,10 +109,12 @@ class IHistory(Interface):
         """Return (code, count) of the rejections of a user, or of one worker, highest first."""
 
     def workers(query: WorkerQuery) -> Deferred[WorkerPage]:
-        """Return workers with their counts in a range, rolled-up ones included."""
+        """Return workers with their counts on some days, rolled-up ones included."""
 
     def rank(username: str, start: int, end: int) -> Deferred[Rank]:
-        """Return the place of a user by accepted submissions, rolled-up ones included."""
+        """Return the place of a user by accepted submissions on some days, as those of a
+        :class:`WorkerQuery`.
+        """
 
     def rolled_up() -> Deferred[RolledUp]:
         """Return what has been rolled up."""
@@ -135,15 +129,6 @@ class IHistory(Interface):
         """
 
 
-def split_days(start: int, end: int) -> tuple[range, list[tuple[int, int]]]:
-    """Return the whole days of a range, and the ranges that are left of it."""
-    first, last = -(-start // DAY) * DAY, end // DAY * DAY
-    if first >= last:
-        return range(0), [(start, end)] if start < end else []
-    edges = [edge for edge in ((start, first), (last, end)) if edge[0] < edge[1]]
-    return range(first, last, DAY), edges
-
-
 __all__ = [
     "STEPS",
     "CountedBatch",
@@ -154,5 +139,4 @@ __all__ = [
     "WorkerPage",
     "WorkerQuery",
     "WorkerRow",
-    "split_days",
 ]

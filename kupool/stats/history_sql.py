@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from kupool.stats.fold import DAY
-from kupool.stats.history import Order, WorkerQuery, split_days
+from kupool.stats.history import Order, WorkerQuery
 
 #: The suffixes of the tables of minutes, hours and days.
 GRAINS = ("", "_hour", "_day")
@@ -45,13 +45,6 @@ class Statement(NamedTuple):
 
     sql: str
     values: tuple[object, ...] = ()
-
-
-def _joined(parts: Sequence[Statement]) -> Statement:
-    return Statement(
-        " UNION ALL ".join(part.sql for part in parts),
-        tuple(value for part in parts for value in part.values),
-    )
 
 
 class HistorySql:
@@ -120,59 +113,38 @@ class HistorySql:
         """Return the statement for one row: the user's count, how many have more, and how many
         have any.
         """
-        sql = self._sql
-        days, edges = split_days(start, end)
-        parts = []
-        if days:
-            parts.append(
-                Statement(
-                    "SELECT username, accepted AS n FROM daily_users "
-                    f"WHERE day >= {sql.at} AND day < {sql.at} AND accepted > 0",
-                    (sql.time(days.start), sql.time(days.stop)),
-                )
-            )
-        for edge in edges:
-            within = self._within(*edge)
-            parts += [
-                Statement(
-                    "SELECT username, submission_count AS n "
-                    f"FROM {_USERS}{grain} WHERE {within.sql}",
-                    within.values,
-                )
-                for grain in GRAINS
-            ]
-        counts = _joined(parts)
-        if len(days) != 1 or edges:  # else there is one row for each user
-            counts = counts._replace(
-                sql=f"SELECT username, sum(n) AS n FROM ({counts.sql}) AS counts GROUP BY username"
-            )
+        within, values = self._days(start, end)
+        counts = f"SELECT username, accepted AS n FROM daily_users WHERE {within} AND accepted > 0"
+        if end - start > DAY:  # else there is one row for each user
+            counts = f"SELECT username, sum(n) AS n FROM ({counts}) AS counts GROUP BY username"
         return Statement(
-            f"WITH totals AS MATERIALIZED ({counts.sql}), mine AS (SELECT "
-            f"coalesce((SELECT n FROM totals WHERE username = {sql.mark}), 0) AS n) "
+            f"WITH totals AS MATERIALIZED ({counts}), mine AS (SELECT "
+            f"coalesce((SELECT n FROM totals WHERE username = {self._sql.mark}), 0) AS n) "
             "SELECT CAST(n AS BIGINT), "
             "(SELECT count(*) FROM totals WHERE totals.n > mine.n), "
-            "(SELECT count(*) FROM totals WHERE totals.n > 0) FROM mine",
-            (*counts.values, username),
+            "(SELECT count(*) FROM totals) FROM mine",
+            (*values, username),
         )
+
+    def _days(self, start: int, end: int) -> Statement:
+        """Return the condition that a day is in a range."""
+        at, time = self._sql.at, self._sql.time
+        return Statement(f"day >= {at} AND day < {at}", (time(start), time(end)))
 
     # -- workers
 
     def workers(self, query: WorkerQuery) -> tuple[Statement, Statement]:
         """Return the statements for the number of workers, and for the rows of a page."""
         sql = self._sql
-        found, where = self._found(query)
+        found = self._searched(self._found(query), query.search)
         last = sql.seconds.format("last")
         page = Statement(
             f"SELECT username, worker, accepted, rejected, {last} FROM ({found.sql}) AS found "
-            f"{where.sql} ORDER BY {self._order(query.sort, query.descending)} "
+            f"ORDER BY {self._order(query.sort, query.descending)} "
             f"LIMIT {sql.mark} OFFSET {sql.mark}",
-            (*found.values, *where.values, query.limit, query.offset),
+            (*found.values, query.limit, query.offset),
         )
-        number = Statement(
-            f"SELECT count(*) FROM ({found.sql}) AS found {where.sql}",
-            (*found.values, *where.values),
-        )
-        return number, page
+        return Statement(f"SELECT count(*) FROM ({found.sql}) AS found", found.values), page
 
     def _order(self, sort: Order, descending: bool) -> str:
         way = "DESC" if descending else "ASC"
@@ -184,89 +156,49 @@ class HistorySql:
             "user": f"{user} {way}, {worker} {way}",
         }[sort]
 
-    def _found(self, query: WorkerQuery) -> tuple[Statement, Statement]:
-        """Return the workers with their sums, and the condition that they match the search."""
-        sql = self._sql
-        where = Statement("")
-        if query.search:
-            name = "CASE WHEN worker = '' THEN username ELSE username || '.' || worker END"
-            where = Statement(
-                f"WHERE {sql.find}({sql.lower.format(name)}, {sql.mark}) > 0",
-                (lowered(query.search),),
-            )
-        parts = list(self._parts(query))
-        joined = _joined(parts)
-        if len(parts) == 1 and len(split_days(query.start, query.end)[0]) == 1:
-            return joined, where
-        return joined._replace(
-            sql="SELECT username, worker, CAST(sum(accepted) AS BIGINT) AS accepted, "
-            "CAST(sum(rejected) AS BIGINT) AS rejected, max(last) AS last "
-            f"FROM ({joined.sql}) AS parts GROUP BY username, worker"
-        ), where
-
-    def _parts(self, query: WorkerQuery) -> Iterator[Statement]:
-        sql = self._sql
-        mine = f" AND username = {sql.mark}" if query.user else ""
-        who = (query.user,) if query.user else ()
-        days, edges = split_days(query.start, query.end)
-        if days:
-            condition, values = (
-                f"day >= {sql.at} AND day < {sql.at}",
-                (
-                    sql.time(days.start),
-                    sql.time(days.stop),
-                ),
-            )
-            if query.user:  # a few rows of each day, found by the key
-                condition, values = sql.is_day, (sql.days(days),)  # type: ignore[assignment]
-            yield Statement(
-                "SELECT username, worker, accepted, rejected, last_minute AS last "
-                f"FROM daily_workers WHERE {condition}{mine}",
-                (*values, *who),
-            )
-        for edge in edges:
-            yield from self._edge(edge, mine, who)
-        if query.present:
-            yield Statement(
-                f"SELECT username, worker, 0, 0, {sql.no_time} FROM {sql.names} WHERE true{mine}",
-                (*sql.pairs(query.present), *who),
-            )
-
-    def _edge(self, edge: tuple[int, int], mine: str, who: tuple[str, ...]) -> Iterator[Statement]:
-        """Yield the workers of a part of a day."""
-        within = self._within(*edge)
-        values = (*within.values, *who)
-        for grain in GRAINS:
-            yield Statement(
-                "SELECT username, worker, submission_count AS accepted, 0 AS rejected, "
-                f"timestamp AS last FROM {_WORKERS}{grain} WHERE {within.sql}{mine}",
-                values,
-            )
-            yield self._unnamed(
-                ("submission_count", f"{_USERS}{grain}", f"{_WORKERS}{grain}"),
-                "sum(n), 0, timestamp",
-                Statement(f"{within.sql}{mine}", values),
-            )
-        yield Statement(
-            f"SELECT username, worker, 0, rejection_count, {self._sql.no_time} "
-            f"FROM worker_rejections WHERE {within.sql}{mine}",
-            values,
-        )
-        yield self._unnamed(
-            ("rejection_count", "rejections", "worker_rejections"),
-            f"0, sum(n), {self._sql.no_time}",
-            Statement(f"username <> '' AND {within.sql}{mine}", values),
-        )
-
-    def _unnamed(self, of: tuple[str, str, str], columns: str, where: Statement) -> Statement:
-        """Return what users did without the name of a worker."""
-        column, users, workers = of
+    def _searched(self, found: Statement, search: str) -> Statement:
+        """Return those of some workers whose full name contains a text."""
+        if not search:
+            return found
+        name = self._sql.lower.format("username || '.' || worker")
         return Statement(
-            f"SELECT username, '', {columns} FROM ("
-            f"SELECT username, timestamp, {column} AS n FROM {users} WHERE {where.sql} UNION ALL "
-            f"SELECT username, timestamp, -{column} FROM {workers} WHERE {where.sql}) AS counts "
-            "GROUP BY username, timestamp HAVING sum(n) > 0",
-            where.values * 2,
+            f"SELECT * FROM ({found.sql}) AS every "
+            f"WHERE {self._sql.find}({name}, {self._sql.mark}) > 0",
+            (*found.values, lowered(search)),
+        )
+
+    def _found(self, query: WorkerQuery) -> Statement:
+        """Return the workers of some days with their sums, and those that are present."""
+        sql = self._sql
+        within = self._days(query.start, query.end)
+        # The day as one of a list: then a name is found by the key, on each of the days.
+        each = Statement(sql.is_day, (sql.days(range(query.start, query.end, DAY)),))
+        mine: str = ""
+        who: tuple[object, ...] = ()
+        if query.user:
+            mine, who, within = f" AND username = {sql.mark}", (query.user,), each
+        columns = "accepted, rejected, last_minute AS last"
+        if query.end - query.start > DAY:
+            columns = (
+                "CAST(sum(accepted) AS BIGINT) AS accepted, "
+                "CAST(sum(rejected) AS BIGINT) AS rejected, max(last_minute) AS last"
+            )
+            group = " GROUP BY username, worker"
+        else:
+            group = ""
+        counted = Statement(
+            f"SELECT username, worker, {columns} FROM daily_workers "
+            f"WHERE {within.sql}{mine}{group}",
+            (*within.values, *who),
+        )
+        if not query.present:
+            return counted
+        same = "days.username = names.username AND days.worker = names.worker"
+        return Statement(
+            f"{counted.sql} UNION ALL SELECT username, worker, 0, 0, {sql.no_time} "
+            f"FROM {sql.names} WHERE NOT EXISTS (SELECT 1 FROM daily_workers AS days "
+            f"WHERE {each.sql} AND {same}){mine}",
+            (*counted.values, *sql.pairs(query.present), *each.values, *who),
         )
 
 

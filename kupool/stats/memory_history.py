@@ -20,7 +20,6 @@ from kupool.stats.history import (
     WorkerPage,
     WorkerQuery,
     WorkerRow,
-    split_days,
 )
 from kupool.stats.history_sql import lowered
 from kupool.stats.positions import Span
@@ -153,8 +152,9 @@ class MemoryHistory:
 
     def workers(self, query: WorkerQuery) -> Deferred[WorkerPage]:
         """Return workers with their counts in a range."""
+        daily = self._tables().daily_workers
         sums: dict[tuple[str, str], list[int]] = {}
-        for name, (accepted, rejected, last) in self._parts(query.start, query.end):
+        for name, (accepted, rejected, last) in daily.within(range(query.start, query.end, DAY)):
             entry = sums.setdefault(name, [0, 0, 0])
             entry[0] += accepted
             entry[1] += rejected
@@ -165,8 +165,7 @@ class MemoryHistory:
         rows = [
             WorkerRow(user, worker, accepted, rejected, last or None)
             for (user, worker), (accepted, rejected, last) in sums.items()
-            if query.user in ("", user)
-            and needle in lowered(f"{user}.{worker}" if worker else user)
+            if query.user in ("", user) and needle in lowered(f"{user}.{worker}")
         ]
         rows.sort(key=lambda row: (row.username, row.worker))
         down = query.descending
@@ -181,37 +180,11 @@ class MemoryHistory:
             rows.reverse()
         return succeed(WorkerPage(len(rows), rows[query.offset : query.offset + query.limit]))
 
-    def _parts(self, start: int, end: int) -> Iterator[tuple[tuple[str, str], Sums]]:
-        tables = self._tables()
-        days, edges = split_days(start, end)
-        yield from tables.daily_workers.within(days)
-        for since, until in edges:
-            unnamed: Counter[tuple[str, int]] = Counter()
-            for rows in tables.grains:
-                for (user, worker, at), count in rows.items():
-                    if since <= at < until:
-                        unnamed[user, at] += -count if worker else count
-                        if worker:
-                            yield (user, worker), Sums(count, 0, at)
-            for (user, at), count in unnamed.items():
-                if count > 0:
-                    yield (user, ""), Sums(count, 0, at)
-            for rejection, count in tables.rejections.items():
-                if rejection.username and since <= rejection.minute < until:
-                    yield (rejection.username, rejection.worker), Sums(0, count, 0)
-
     def rank(self, username: str, start: int, end: int) -> Deferred[Rank]:
         """Return the place of a user by accepted submissions."""
-        tables = self._tables()
-        days, edges = split_days(start, end)
         found: Counter[str] = Counter()
-        for (user, _), sums in tables.daily_users.within(days):
+        for (user, _), sums in self._tables().daily_users.within(range(start, end, DAY)):
             found[user] += sums.accepted
-        for since, until in edges:
-            for rows in tables.grains:
-                for (user, worker, at), count in rows.items():
-                    if not worker and since <= at < until:
-                        found[user] += count
         mine = found[username]
         more = sum(count > mine for count in found.values())
         return succeed(Rank(more + 1 if mine else 0, sum(n > 0 for n in found.values()), mine))
