@@ -108,7 +108,7 @@ def measure(browser: Browser, daemon: RunningDaemon) -> list[float]:
             worker = f"measured{number}"
             client = LineClient(daemon)
             client.request("authorize", username=f"alice.{worker}", password=PASSWORD)
-            answer = client.submit(client.job(), "n")
+            answer = client.submit(client.job(), worker)
             answered = time.monotonic()
             assert answer.get("result") is True, answer
             window.page.wait_for_selector(f"[data-box=submissions] >> text=alice.{worker}")
