@@ -81,7 +81,7 @@ async def fill(store: Any, given: argparse.Namespace) -> float:
                 began = time.perf_counter()
                 await store.apply([BatchCounts(f"b{at}-{first}", b"", at, names)], refused)
                 spent += time.perf_counter() - began
-    return spent / (given.days * given.minutes)
+    return float(spent / (given.days * given.minutes))
 
 
 def questions(store: Any, given: argparse.Namespace) -> dict[str, Callable[[], Awaitable[object]]]:

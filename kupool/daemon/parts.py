@@ -34,6 +34,7 @@ from kupool.daemon.files import (
     topics_kind,
     uses_files,
 )
+from kupool.daemon.history import HistoryPart, make_history
 from kupool.daemon.login_limits import login_settings
 from kupool.daemon.permissions import grants_of
 from kupool.daemon.rooms import RoomsPart, make_rooms
@@ -125,6 +126,7 @@ class Parts:
     topics: TopicsPart | None
     live: LivePart | None
     activity: ActivityPart
+    history: HistoryPart
     news: DaemonNews
 
 
@@ -327,6 +329,16 @@ def build(
         topics=topics,
         live=live,
         activity=activity,
+        history=make_history(
+            settings,
+            reactor,
+            wall,
+            log=log,
+            stats=stats,
+            pool=pool,
+            connections=server.manager,
+            bus=bus is not None,
+        ),
         news=_news(topics, live),
     )
 

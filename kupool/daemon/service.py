@@ -239,6 +239,7 @@ class Daemon:
         self.status.enter("opening")
         await self._open("mq_url" if settings.log.kind == "rabbit" else "data", parts.log)
         await self._open("pg_dsn" if settings.storage.kind == "pg" else "data", parts.stats)
+        await self._open("mq_url" if settings.log.kind == "rabbit" else "data", parts.history)
         if parts.bus is not None:
             await self._open("bus_url" if settings.bus.url.strip() else "mq_url", parts.bus)
         if parts.rooms is not None:
@@ -401,6 +402,7 @@ class Daemon:
         assert http is not None
         uses = LimitUses(self.parts, lambda: self.settings)
         more = {**http.routes, **LimitPages(uses.uses, uses.rooms).routes(http.access)}
+        more.update(self.parts.history.routes(http.access))
         if bus is not None:
             more.update(bus.routes(http.access, self.settings.bus))
         if self.parts.topics is not None:
@@ -409,7 +411,7 @@ class Daemon:
         more.update(self.parts.activity.routes(http.access, settings, overview.read))
         live = self.parts.live
         if live is not None:
-            more.update(live.routes(http, self.settings))
+            more.update(live.routes(http, self.settings, more))
         site = make_site(
             self._reactor,
             self.status,
@@ -515,6 +517,7 @@ class Daemon:
         await self._step("owner", self._release(), deadline)
         if parts.topics is not None:
             await self._step("topics", parts.topics.close(), deadline)
+        await self._step("history", parts.history.close(), deadline)
         await self._step("store", parts.stats.close(), deadline)
         await self._step("log", parts.log.close(), deadline)
         if parts.folder is not None:

@@ -193,6 +193,11 @@ ROUTES = (
     Offered("POST", "/api/refresh", WORKER, changes=True),
     Offered("GET", "/api/me"),
     Offered("GET", "/stats", WORKER),
+    # A worker sees only what is theirs.
+    *(
+        Offered("GET", f"/api/{name}", WORKER)
+        for name in ("history", "workers", "rank", "submissions", "trace")
+    ),
     Offered("GET", "/shutdown/status", OPERATOR),
     Offered("GET", "/api/limits", OPERATOR),
     Offered("GET", "/api/rooms", OPERATOR),

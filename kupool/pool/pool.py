@@ -90,6 +90,8 @@ class Pool:
         self._by_user = SharedBuckets(settings.user_rate, max(1.0, settings.user_rate))
         self._by_ip = SharedBuckets(settings.ip_rate, max(1.0, settings.ip_rate))
         self.users: Counter[str] = Counter()
+        #: The sessions of each full name, with the worker.
+        self.usernames: Counter[str] = Counter()
         self.sessions = 0
         #: Seconds until the last job was in every outbox.
         self.broadcast_seconds = 0.0
@@ -117,6 +119,9 @@ class Pool:
         if not self.users[session.user]:
             del self.users[session.user]
         why = session.end or reason.getErrorMessage()
+        self.usernames[session.username] -= 1
+        if not self.usernames[session.username]:
+            del self.usernames[session.username]
         self._log.debug(
             "{username} left: {reason}",
             username=session.username,
@@ -149,6 +154,7 @@ class Pool:
         self._channel.subscribe(connection)
         self.sessions += 1
         self.users[session.user] += 1
+        self.usernames[session.username] += 1
         self._log.debug(
             "{username} authorized",
             username=username,

@@ -32,7 +32,7 @@ from kupool.session.connection import Connection
 from kupool.web.access import NOBODY
 from kupool.web.answers import ApiError, read_json
 from kupool.web.lists import SORTED, moment, own_user, page_of, parameters
-from kupool.web.queries import number, show_time
+from kupool.web.queries import parse_number, show_time
 
 #: Minutes of ``/api/requests`` without a number, and the most.
 DEFAULT_REQUESTS = 60
@@ -97,7 +97,7 @@ class ActivityPages:
     async def requests(self, request: Request) -> object:
         """``GET /api/requests``: the requests of the last minutes by their method."""
         given = parameters(request, ("minutes",))
-        asked = number("minutes", given.get("minutes"), DEFAULT_REQUESTS, MAX_REQUESTS)
+        asked = parse_number("minutes", given.get("minutes"), DEFAULT_REQUESTS, MAX_REQUESTS)
         return {
             "minutes": [
                 {

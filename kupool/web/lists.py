@@ -15,7 +15,7 @@ from kupool.web.queries import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
     MINUTE,
-    number,
+    parse_number,
     parse_time,
     show_moment,
     single,
@@ -37,7 +37,7 @@ def parameters(request: Request, known: Collection[str]) -> dict[str, str]:
 
 def limit_of(given: Mapping[str, str]) -> int:
     """Return how many entries are asked for; raises :class:`ApiError`."""
-    return number("limit", given.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
+    return parse_number("limit", given.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
 
 
 def page_of(given: Mapping[str, str], orders: Collection[str], default: str) -> tuple[str, Page]:
@@ -49,7 +49,7 @@ def page_of(given: Mapping[str, str], orders: Collection[str], default: str) -> 
     by_name = order in ("user", "username")
     usual = ASCENDING if by_name else DESCENDING
     way = _choice("order", given.get("order", usual), (ASCENDING, DESCENDING))
-    offset = number("offset", given.get("offset"), 0, MAX_OFFSET, least=0)
+    offset = parse_number("offset", given.get("offset"), 0, MAX_OFFSET, least=0)
     return order, Page(limit_of(given), offset, way == DESCENDING)
 
 

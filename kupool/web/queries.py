@@ -53,6 +53,26 @@ class Query(NamedTuple):
     limit: int
 
 
+def single(args: Mapping[bytes, Sequence[bytes]], known: Collection[str]) -> dict[str, str]:
+    """Return the parameters of a query, each given once.
+
+    Raises :class:`ApiError` that names the wrong parameter.
+    """
+    given = {}
+    for raw, values in args.items():
+        name = raw.decode(errors="replace")
+        if name not in known:
+            expected = ", ".join(sorted(known))
+            raise ApiError(400, f"{name:.40}: unknown parameter, expected {expected}")
+        if len(values) != 1:
+            raise ApiError(400, f"{name}: given more than once")
+        try:
+            given[name] = values[0].decode()
+        except UnicodeDecodeError:
+            raise ApiError(400, f"{name}: is not UTF-8") from None
+    return given
+
+
 def parse_query(args: Mapping[bytes, Sequence[bytes]], now: float) -> Query:
     """Return the query in a query string; ``now`` is in seconds since the epoch.
 
@@ -67,29 +87,9 @@ def parse_query(args: Mapping[bytes, Sequence[bytes]], now: float) -> Query:
         if minute is not None and other in given:
             raise ApiError(400, f"{other}: cannot be combined with minute")
     start, end = _range(given, now)
-    top = number("top", given.get("top"), DEFAULT_TOP, MAX_TOP)
-    limit = number("limit", given.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
+    top = parse_number("top", given.get("top"), DEFAULT_TOP, MAX_TOP)
+    limit = parse_number("limit", given.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
     return Query(username, minute, start, end, top, limit)
-
-
-def single(args: Mapping[bytes, Sequence[bytes]], known: Collection[str]) -> dict[str, str]:
-    """Return the parameters of a query string by their names, each of which must be ``known``.
-
-    Raises :class:`ApiError` that names the wrong parameter.
-    """
-    given = {}
-    for raw, values in args.items():
-        name = raw.decode(errors="replace")
-        if name not in known:
-            expected = ", ".join(sorted(known))
-            raise ApiError(400, f"{name}: unknown parameter, expected {expected}")
-        if len(values) != 1:
-            raise ApiError(400, f"{name}: given more than once")
-        try:
-            given[name] = values[0].decode()
-        except UnicodeDecodeError:
-            raise ApiError(400, f"{name}: is not UTF-8") from None
-    return given
 
 
 def _range(given: Mapping[str, str], now: float) -> tuple[int, int]:
@@ -106,11 +106,8 @@ def _range(given: Mapping[str, str], now: float) -> tuple[int, int]:
     return max(0, start), end
 
 
-def number(name: str, text: str | None, default: int, most: int, *, least: int = 1) -> int:
-    """Return a number of a query, or the default without one.
-
-    Raises :class:`ApiError` with the parameter's ``name``.
-    """
+def parse_number(name: str, text: str | None, default: int, most: int, *, least: int = 1) -> int:
+    """Return a whole number, the ``default`` if there is no text; raises :class:`ApiError`."""
     if text is None:
         return default
     if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
@@ -160,7 +157,7 @@ __all__ = [
     "MAX_TOP",
     "MINUTE",
     "Query",
-    "number",
+    "parse_number",
     "parse_query",
     "parse_time",
     "show_moment",

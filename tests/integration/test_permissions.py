@@ -42,6 +42,10 @@ ROUTES = {
     ("POST", "/api/refresh"): "worker",
     ("GET", "/api/me"): "anonymous",
     ("GET", "/stats"): "operator",  # by a rule; a worker's by default
+    **{
+        ("GET", f"/api/{name}"): "worker"
+        for name in ("history", "workers", "rank", "submissions", "trace")
+    },
     ("GET", "/shutdown/status"): "operator",
     ("GET", "/api/limits"): "operator",
     ("GET", "/api/rooms"): "operator",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,8 @@ class Crew:
         self._wrong_every = wrong_every
         self._ends = threading.Event()
         self._numbers = itertools.count(1)
+        #: No crew uses the nonces of another one.
+        self._mark = secrets.token_hex(4)
         self.accepted: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self._threads = [
@@ -84,7 +87,7 @@ class Crew:
         job: Mapping[str, Any] = client.job()
         for number in self._numbers:
             wrong = self._wrong_every and number % self._wrong_every == 0
-            answer = client.submit(job, f"n{number}", **({"result": "0" * 64} if wrong else {}))
+            answer = client.submit(job, f"{self._mark}-{number}", **({"result": "0" * 64} if wrong else {}))
             if answer.get("result") is True:
                 self.accepted[username] += 1
             else:
