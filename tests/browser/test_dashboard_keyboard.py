@@ -66,7 +66,9 @@ class DashboardKeyboardTests(SynchronousTestCase):
             if wanted <= seen:
                 break
         problems = [f"{name}: not reached: {control}" for control in sorted(wanted - reached)]
-        return problems + [f"{name}: focus not seen: {control}" for control in sorted(reached - seen)]
+        return problems + [
+            f"{name}: focus not seen: {control}" for control in sorted(reached - seen)
+        ]
 
     def test_every_control(self) -> None:
         """Tab comes to each control of each page, and shows where it is."""

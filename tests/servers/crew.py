@@ -87,7 +87,8 @@ class Crew:
         job: Mapping[str, Any] = client.job()
         for number in self._numbers:
             wrong = self._wrong_every and number % self._wrong_every == 0
-            answer = client.submit(job, f"{self._mark}-{number}", **({"result": "0" * 64} if wrong else {}))
+            changes = {"result": "0" * 64} if wrong else {}
+            answer = client.submit(job, f"{self._mark}-{number}", **changes)
             if answer.get("result") is True:
                 self.accepted[username] += 1
             else:
