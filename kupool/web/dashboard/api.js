@@ -84,7 +84,6 @@ let routes = null;
 
 /** Learns which routes there are: after the start, and after each restart of the daemon. */
 export async function learnRoutes() {
-  routes = null;
   const told = await get("/");
   routes = new Set(told.routes.flatMap((/** @type {any} */ route) =>
     route.methods.map((/** @type {string} */ method) => `${method} ${route.path}`)));
@@ -162,6 +161,20 @@ async function send(method, url, body, signal) {
 export async function get(path, params, signal) {
   const response = await send("GET", address(path, params), undefined, signal);
   return response.json();
+}
+
+/**
+ * Whether the daemon is ready, and all its problems: that answer has the status 503 if it is not.
+ * @param {AbortSignal} signal
+ * @returns {Promise<{ready: boolean, reasons: string[]}>}
+ */
+export async function readiness(signal) {
+  try {
+    return await (await fetch("/ready", { signal, cache: "no-store" })).json();
+  } catch (error) {
+    if (signal.aborted) throw error;
+    throw new ApiError(0, String(/** @type {Error} */ (error).message), "/ready");
+  }
 }
 
 /** @param {string} path @param {any} body @returns {Promise<any>} */
