@@ -35,6 +35,17 @@ export function link(parts, query = {}) {
   return `#/${parts.map(encodeURIComponent).join("/")}${text ? `?${text}` : ""}`;
 }
 
+/**
+ * The user and the worker of a name, as the pool splits it: at the last dot, unless a part is empty.
+ * @param {string} username
+ * @returns {[user: string, worker: string]}
+ */
+export function parts(username) {
+  const dot = username.lastIndexOf(".");
+  const both = dot > 0 && dot < username.length - 1;
+  return both ? [username.slice(0, dot), username.slice(dot + 1)] : [username, ""];
+}
+
 /** The link to the page of a user or of a worker, by a name as `alice.rig1`. @param {string} username */
 export function workerLink(username) {
   return link(["worker", username]);

@@ -10,7 +10,7 @@ import { h, save } from "../dom.js";
 import { number, rfc3339 } from "../format.js";
 import { t } from "../i18n.js";
 import { endedTable, Figures, reasons, sessionTable, who } from "../parts.js";
-import { link, remember, route } from "../router.js";
+import { link, parts, remember, route } from "../router.js";
 import { table } from "../table.js";
 import { Box, choice, View } from "../view.js";
 
@@ -25,8 +25,7 @@ export default class Worker extends View {
   #figures = new Figures([["today", t("figure.today")], ["range", t("figure.inRange")], ["total", t("figure.total")]]);
 
   start() {
-    const [user, ...rest] = this.#username.split(".");
-    const worker = rest.join(".");
+    const [user, worker] = parts(this.#username);
     const asked = /** @type {any} */ (route().query.range);
     if (["day", "week", "month"].includes(asked)) this.#range = asked;
     this.boxes = {
