@@ -8,7 +8,7 @@ from typing import Any
 from kupool.bus import BusError
 from kupool.daemon.parts import Parts
 from kupool.settings import Settings
-from kupool.web.limits import LimitUse, RoomUse
+from kupool.web.limits import LimitPages, LimitUse, RoomUse
 
 
 class LimitUses:
@@ -68,10 +68,13 @@ class LimitUses:
             ),
         ]
 
-    def rooms(self) -> list[RoomUse] | None:
-        """Return the rooms of this node; None if rooms are off."""
-        if self._parts.rooms is None:
-            return None
+    def pages(self) -> LimitPages:
+        """Return what answers the routes."""
+        return LimitPages(self.uses, None if self._parts.rooms is None else self.rooms)
+
+    def rooms(self) -> list[RoomUse]:
+        """Return the rooms of this node; rooms have to be on."""
+        assert self._parts.rooms is not None
         return [
             RoomUse(
                 room.code,

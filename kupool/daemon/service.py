@@ -53,7 +53,6 @@ from kupool.storage.folder import FolderError
 from kupool.storage.migrations import SchemaTooNew
 from kupool.storage.postgres import DatabaseUnavailable
 from kupool.timing.waiting import after
-from kupool.web.limits import LimitPages
 from kupool.web.site import make_site
 
 #: Errors of a listener that are explained by their text.
@@ -401,7 +400,7 @@ class Daemon:
         bus, http = self.parts.bus, self._http_access
         assert http is not None
         uses = LimitUses(self.parts, lambda: self.settings)
-        more = {**http.routes, **LimitPages(uses.uses, uses.rooms).routes(http.access)}
+        more = {**http.routes, **uses.pages().routes(http.access)}
         more.update(self.parts.history.routes(http.access))
         if bus is not None:
             more.update(bus.routes(http.access, self.settings.bus))

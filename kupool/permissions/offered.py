@@ -199,8 +199,6 @@ ROUTES = (
         for name in ("history", "workers", "rank", "submissions", "trace")
     ),
     Offered("GET", "/shutdown/status", OPERATOR),
-    Offered("GET", "/api/limits", OPERATOR),
-    Offered("GET", "/api/rooms", OPERATOR),
     Offered("POST", "/jobs/rotate", OPERATOR, changes=True, audit="jobs.rotate"),
     Offered("POST", "/jobs/interval", OPERATOR, changes=True, audit="jobs.interval"),
     Offered("GET", "/bans", OPERATOR),
@@ -237,6 +235,8 @@ ROUTES = (
     ),
     Offered("POST", "/api/live/interval", OPERATOR, changes=True, audit="live.interval"),
     Offered("GET", "/api/live/status", OPERATOR),
+    Offered("GET", "/api/limits", OPERATOR),
+    Offered("GET", "/api/rooms", OPERATOR),
     *(Offered("POST", f"/api/{name}", ADMIN, changes=True) for name in LIVE_METHODS),
     *(Offered("GET", operation_path(name)) for name in TOPIC_READS),
     *(Offered("POST", operation_path(name)) for name in (*TOPIC_READS, *TOPIC_CHANGES)),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from twisted.web.server import Request
 
 from kupool.web.access import WebAccess
-from kupool.web.answers import ApiError, ApiResource
+from kupool.web.answers import ApiResource
 
 LIMITS_PATH, ROOMS_PATH = "/api/limits", "/api/rooms"
 
@@ -38,22 +38,22 @@ class RoomUse(NamedTuple):
 
 
 class LimitPages:
-    """Answers the routes; ``rooms`` returns those of this node, and None where rooms are off."""
+    """Answers the routes; ``rooms`` returns those of this node, and is None where rooms are off."""
 
     def __init__(
         self,
         uses: Callable[[], Awaitable[Iterable[LimitUse]]],
-        rooms: Callable[[], Iterable[RoomUse] | None],
+        rooms: Callable[[], Iterable[RoomUse]] | None,
     ) -> None:
         self._uses = uses
         self._rooms = rooms
 
     def routes(self, access: WebAccess) -> dict[str, ApiResource]:
-        """Return the resources by their paths."""
-        return {
-            LIMITS_PATH: access.resource(LIMITS_PATH, {b"GET": self.limits}),
-            ROOMS_PATH: access.resource(ROOMS_PATH, {b"GET": self.rooms}),
-        }
+        """Return the resources by their paths; without rooms they have no route."""
+        found = {LIMITS_PATH: access.resource(LIMITS_PATH, {b"GET": self.limits})}
+        if self._rooms is not None:
+            found[ROOMS_PATH] = access.resource(ROOMS_PATH, {b"GET": self.rooms})
+        return found
 
     async def limits(self, request: Request) -> object:
         """``GET /api/limits``: each limit with its use."""
@@ -61,10 +61,8 @@ class LimitPages:
 
     async def rooms(self, request: Request) -> object:
         """``GET /api/rooms``: the rooms of this node, those with the most members first."""
-        found = self._rooms()
-        if found is None:
-            raise ApiError(404, f"not found: {ROOMS_PATH}: this server runs without rooms")
-        rooms = sorted(found, key=lambda room: (-room.members, room.room))
+        assert self._rooms is not None
+        rooms = sorted(self._rooms(), key=lambda room: (-room.members, room.room))
         return {
             "total": len(rooms),
             "rooms": [room._asdict() for room in rooms[:MAX_ROOMS]],

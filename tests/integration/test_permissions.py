@@ -47,8 +47,6 @@ ROUTES = {
         for name in ("history", "workers", "rank", "submissions", "trace")
     },
     ("GET", "/shutdown/status"): "operator",
-    ("GET", "/api/limits"): "operator",
-    ("GET", "/api/rooms"): "operator",
     ("POST", "/jobs/rotate"): "operator",
     ("POST", "/jobs/interval"): "admin",  # by a rule
     ("GET", "/bans"): "worker",  # by a rule
@@ -64,6 +62,8 @@ ROUTES = {
     ("OPTIONS", "/events"): "anonymous",
     ("POST", "/api/live/interval"): "operator",
     ("GET", "/api/live/status"): "operator",
+    ("GET", "/api/limits"): "operator",
+    ("GET", "/api/rooms"): "operator",
     # Without an API key; see tests/sdk/test_server_api.py.
     **{("POST", f"/api/{name}"): "admin" for name in LIVE_METHODS},
     # What clients of the Centrifuge protocol may do their tokens and the table of channels say.

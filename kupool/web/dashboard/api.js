@@ -84,7 +84,6 @@ let routes = null;
 
 /** Learns which routes there are: after the start, and after each restart of the daemon. */
 export async function learnRoutes() {
-  routes = null;
   const told = await get("/");
   routes = new Set(told.routes.flatMap((/** @type {any} */ route) =>
     route.methods.map((/** @type {string} */ method) => `${method} ${route.path}`)));
@@ -165,14 +164,16 @@ export async function get(path, params, signal) {
 }
 
 /**
- * Fails as a request to a route fails that the daemon does not have, as that part of it is off. The
- * index of routes says so: a request that is refused would be an error in the browser's console.
- * @param {string} path @param {AbortSignal} [signal]
+ * Whether the daemon is ready, and all its problems: that answer has the status 503 if it is not.
+ * @param {AbortSignal} signal
+ * @returns {Promise<{ready: boolean, reasons: string[]}>}
  */
-export async function requireRoute(path, signal) {
-  const { routes } = await get("/", {}, signal);
-  if (!routes.some((/** @type {{path: string}} */ route) => route.path === path)) {
-    throw new ApiError(404, `not found: ${path}`, path);
+export async function readiness(signal) {
+  try {
+    return await (await fetch("/ready", { signal, cache: "no-store" })).json();
+  } catch (error) {
+    if (signal.aborted) throw error;
+    throw new ApiError(0, String(/** @type {Error} */ (error).message), "/ready");
   }
 }
 

@@ -46,21 +46,24 @@ export async function history(username, name, signal) {
   return { points: filled(from, to, step, found.rows), step, from, to, rejections: found.rejections };
 }
 
-/** The accepted submissions of each hour of the last days. @param {string} username @param {number} days @param {AbortSignal} signal */
+/**
+ * The accepted submissions of each hour of the last days. A daemon without a history of workers knows
+ * those of a week; the hours before it are not in the answer.
+ * @param {string} username @param {number} days @param {AbortSignal} signal
+ */
 export async function hours(username, days, signal) {
   const to = floorTo(Date.now(), HOUR) + HOUR;
-  const from = to - days * DAY;
-  const range = { from: rfc3339(from), to: rfc3339(to) };
-  let rows;
+  const range = (/** @type {number} */ from) => ({ from: rfc3339(from), to: rfc3339(to) });
   try {
-    const told = await get("/api/history", { username, ...range, step: "hour" }, signal);
-    rows = told.points.map((/** @type {any} */ p) => [toMs(p.at), p.accepted]);
+    const from = to - days * DAY;
+    const told = await get("/api/history", { username, ...range(from), step: "hour" }, signal);
+    return filled(from, to, HOUR, told.points.map((/** @type {any} */ p) => [toMs(p.at), p.accepted]));
   } catch (error) {
     if (!(error instanceof ApiError) || !error.missing) throw error;
-    const told = await get("/stats", { username, ...range }, signal);
-    rows = (told.per_minute ?? []).map((/** @type {any} */ p) => [toMs(p.minute), p.count]);
+    const from = to - 7 * DAY;
+    const told = await get("/stats", { username, ...range(from) }, signal);
+    return filled(from, to, HOUR, (told.per_minute ?? []).map((/** @type {any} */ p) => [toMs(p.minute), p.count]));
   }
-  return filled(from, to, HOUR, rows);
 }
 
 /**

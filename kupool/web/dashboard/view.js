@@ -36,7 +36,12 @@ export class View extends HTMLElement {
     const { signal } = this;
     const run = async () => {
       if (signal.aborted) return;
-      if (!document.hidden) await work();
+      try {
+        if (!document.hidden) await work();
+      } catch (error) {
+        // One failure must not end it: the next time may be better.
+        if (!signal.aborted) console.warn("A part of the page could not be renewed", error);
+      }
       if (!signal.aborted) setTimeout(run, ms);
     };
     run();

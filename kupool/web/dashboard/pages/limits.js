@@ -16,7 +16,7 @@ export default class Limits extends View {
     const refused = new Box(t("limits.refused"), { id: "refused" });
     const work = new Box(t("limits.work"), { id: "work" });
     const limits = table({ label: t("limits.use"), id: (row) => row.name, sorted: { key: "share", order: "desc" }, columns: [
-      { key: "name", label: t("limits.name"), sort: true, show: (row) => h("span", {}, known(`limit.${row.name}`, row.name), " ", h("code", { class: "dim" }, row.setting ? `--${row.setting}` : "")) },
+      { key: "name", label: t("limits.name"), sort: true, show: (row) => h("span", {}, known(`limit.${row.name}`, row.name), " ", h("code", { class: "dim setting" }, row.setting ? `--${row.setting}` : "")) },
       { key: "used", label: t("limits.used"), number: true, sort: true, show: (row) => amount(row, row.used) },
       { key: "limit", label: t("limits.limit"), number: true, sort: true, show: (row) => (row.limit ? amount(row, row.limit) : t("limits.off")) },
       { key: "share", label: t("limits.share"), number: true, sort: true, by: share, show: (row) => (row.limit ? meter(share(row)) : "–") }] });

@@ -1,7 +1,7 @@
 // @ts-check
 /** The overview: whether all is well, what happens now, and the last day. */
 
-import { ApiError, get, visitor } from "../api.js";
+import { ApiError, get, readiness, visitor } from "../api.js";
 import { live } from "../app.js";
 import { chart, filled } from "../chart.js";
 import { floorTo, DAY, latestEvents, MINUTE } from "../data.js";
@@ -113,13 +113,18 @@ export default class Overview extends View {
 
   async #now() {
     try {
-      this.#overview(await get("/api/overview", {}, this.signal));
+      await get("/api/overview", {}, this.signal).then((told) => this.#overview(told), (error) => {
+        if (error instanceof ApiError && error.missing) return this.#ready();
+        throw error;
+      });
     } catch (error) {
       if (this.signal.aborted) return;
-      if (error instanceof ApiError && error.missing) await this.#ready();
-      else if (error instanceof ApiError && error.offline) this.#verdict("offline", t("banner.offline"), []);
+      if (error instanceof ApiError && error.offline) this.#verdict("offline", t("banner.offline"), []);
       else if (error instanceof ApiError && error.refused) this.#verdict("unknown", t("banner.refused"), []);
-      else this.#banner.replaceChildren(failed(error));
+      else {
+        delete this.#banner.dataset.key;
+        this.#banner.replaceChildren(failed(error));
+      }
     }
   }
 
@@ -141,8 +146,7 @@ export default class Overview extends View {
 
   /** What a daemon without that route can say. */
   async #ready() {
-    const response = await fetch("/ready", { signal: this.signal });
-    const { ready, reasons: why } = await response.json();
+    const { ready, reasons: why } = await readiness(this.signal);
     const checks = [{ name: "ready", ok: ready && !why.length, text: why.join("; ") }];
     this.#verdict(ready ? (why.length ? "warn" : "good") : "bad", ready && !why.length ? t("banner.good") : why.join("; "), checks);
   }

@@ -55,7 +55,10 @@ export default class Worker extends View {
         { key: "worker", label: t("col.worker"), sort: true, show: (row) => who(row.worker ? `${user}.${row.worker}` : user) },
         { key: "count", label: t("col.accepted"), number: true, sort: true, show: (row) => number(row.count) }] });
     this.every(20_000, () => this.#rate());
-    this.every(60_000, () => calendarBox.load(() => hours(this.#username, DAYS, this.signal), (points) => calendarBox.show(calendar(points))));
+    this.every(60_000, () => calendarBox.load(() => hours(this.#username, DAYS, this.signal), (points) => {
+      calendarBox.show(calendar(points));
+      calendarBox.note.textContent = t("note.days", { count: Math.round(points.length / 24) });
+    }));
     this.every(10_000, () => this.#counts(own));
     this.every(10_000, () => sessions.load(() => get("/api/sessions", { user, search: worker, limit: 200 }, this.signal), (told) => {
       sessions.show(open);
