@@ -1,7 +1,7 @@
 // @ts-check
 /** The message bus: its topics, the latest messages with their steps, subscribers, and rooms. */
 
-import { get, requireRoute } from "../api.js";
+import { get } from "../api.js";
 import { h } from "../dom.js";
 import { bytes, clockSeconds, dayAndClock, moment, number } from "../format.js";
 import { known, t } from "../i18n.js";
@@ -15,7 +15,6 @@ export default class Bus extends View {
   #messages = new Box(t("bus.messages"), { id: "bus-messages", wide: true });
   #subscribers = new Box(t("bus.subscribers"), { id: "bus-subscribers", wide: true });
   #rooms = new Box(t("bus.rooms"), { id: "rooms", wide: true });
-  #hasRooms = false;
   #trace = h("div", { "aria-live": "polite" });
 
   start() {
@@ -63,16 +62,10 @@ export default class Bus extends View {
         for (const box of [this.#messages, this.#subscribers]) box.element.hidden = false;
       }
     }));
-    this.every(5000, () => this.#rooms.load(() => this.#askRooms(), (told) => {
+    this.every(5000, () => this.#rooms.load(() => get("/api/rooms", {}, this.signal), (told) => {
       this.#rooms.show(rooms);
       rooms.show(told.rooms);
     }));
-  }
-
-  async #askRooms() {
-    if (!this.#hasRooms) await requireRoute("/api/rooms", this.signal);
-    this.#hasRooms = true;
-    return get("/api/rooms", {}, this.signal);
   }
 
   /** @param {string} id the id of a message */
