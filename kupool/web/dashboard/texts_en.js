@@ -90,7 +90,7 @@ export default {
   "banner.refused": "Log in to see whether all is well",
   "check.is.good": "yes",
   "check.is.bad": "no",
-  "check.is.unknown": "not known",
+  "check.is.unknown": "not known, or not used",
   "check.stored": "Everything answered is stored",
   "check.counted": "Everything stored is counted",
   "check.jobs": "Jobs rotate",

@@ -90,7 +90,7 @@ export default {
   "banner.refused": "登录后可查看运行状态",
   "check.is.good": "是",
   "check.is.bad": "否",
-  "check.is.unknown": "未知",
+  "check.is.unknown": "未知或未使用",
   "check.stored": "已应答的均已存储",
   "check.counted": "已存储的均已计数",
   "check.jobs": "任务按时轮换",

@@ -165,7 +165,7 @@ export default class Overview extends View {
     setText(verdict, text);
     this.#banner.querySelector(".checks").replaceChildren(...checks.map((check) => {
       const tone = check.ok === true ? "good" : check.ok === false ? "bad" : "unknown";
-      const mark = { good: "✓", bad: "✗", unknown: "?" }[tone];
+      const mark = { good: "✓", bad: "✗", unknown: "–" }[tone];
       return h("li", { class: tone, title: check.text },
         h("span", { class: "mark", "aria-hidden": "true" }, mark),
         h("span", {}, known(`check.${check.name}`, check.name)),
@@ -203,22 +203,21 @@ export default class Overview extends View {
     const to = floorTo(Date.now(), 10 * MINUTE) + 10 * MINUTE;
     const from = to - DAY;
     const step = 10 * MINUTE;
-    await this.#hours.load(async () => {
-      try {
-        const { minutes } = await get("/api/requests", { minutes: 1440 }, this.signal);
-        return minutes.map((/** @type {any} */ row) => ({ ...row, at: toMs(row.minute) }));
-      } catch (error) {
-        if (!(error instanceof ApiError) || !(error.missing || error.status === 403)) throw error;
-        const told = await get("/stats", { from: rfc3339(from), to: rfc3339(to) }, this.signal);
-        return (told.per_minute ?? []).map((/** @type {any} */ row) => ({ at: toMs(row.minute), accepted: row.count, rejected: null, latency_ms: null }));
-      }
-    }, (rows) => {
-      const of = (/** @type {string} */ key) => filled(from, to, step, rows.map((/** @type {any} */ row) => [row.at, row[key]]));
-      const rejected = rows.some((/** @type {any} */ row) => row.rejected);
+    await this.#hours.load(() => Promise.all([
+      // What is accepted is what is counted; the rest is known since the daemon keeps it.
+      get("/stats", { from: rfc3339(from), to: rfc3339(to) }, this.signal),
+      get("/api/requests", { minutes: 1440 }, this.signal).catch((error) => {
+        if (error instanceof ApiError && (error.missing || error.refused)) return { minutes: [] };
+        throw error;
+      }),
+    ]), ([counts, requests]) => {
+      const accepted = (counts.per_minute ?? []).map((/** @type {any} */ row) => [toMs(row.minute), row.count]);
+      const rows = requests.minutes.map((/** @type {any} */ row) => ({ ...row, at: toMs(row.minute) }));
+      const rejected = rows.map((/** @type {any} */ row) => [row.at, row.rejected]);
       this.#hours.show(this.#charts.hours);
       this.#charts.hours.show({ kind: "stack", step, label: t("box.hours"), series: [
-        { name: t("series.accepted"), tone: "s1", points: of("accepted") },
-        ...(rejected ? [{ name: t("series.rejected"), tone: "bad", points: of("rejected") }] : []),
+        { name: t("series.accepted"), tone: "s1", points: filled(from, to, step, accepted) },
+        ...(rows.length ? [{ name: t("series.rejected"), tone: "bad", points: filled(from, to, step, rejected) }] : []),
       ] });
       this.#latency(from, to, rows);
     });
