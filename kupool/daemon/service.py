@@ -395,8 +395,7 @@ class Daemon:
     async def _listen_http(self, settings: ListenSettings) -> None:
         bus, http = self.parts.bus, self._http_access
         assert http is not None
-        uses = LimitUses(self.parts, lambda: self.settings)
-        more = {**http.routes, **uses.pages().routes(http.access)}
+        more = dict(http.routes)
         if bus is not None:
             more.update(bus.routes(http.access, self.settings.bus))
         if self.parts.topics is not None:
@@ -404,6 +403,8 @@ class Daemon:
         live = self.parts.live
         if live is not None:
             more.update(live.routes(http, self.settings))
+        limits = LimitUses(self.parts, lambda: self.settings).pages()
+        more.update(limits.routes(http.access))
         site = make_site(
             self._reactor,
             self.status,

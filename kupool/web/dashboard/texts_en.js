@@ -127,6 +127,7 @@ export default {
   "rejections.none": "Nothing was rejected.",
   "rejections.worker": "Nothing was rejected, as far as is known for a single worker.",
   "workers.none": "There are no such workers.",
+  "workers.first": "Of the first {count} in this order.",
   "workers.search": "name of a user or worker",
   "worker.trace": "Find one of its submissions",
   "col.username": "Name",

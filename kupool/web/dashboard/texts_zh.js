@@ -127,6 +127,7 @@ export default {
   "rejections.none": "没有被拒绝的提交。",
   "rejections.worker": "就单个矿工而言，没有已知的拒绝。",
   "workers.none": "没有符合条件的矿工。",
+  "workers.first": "按此顺序的前 {count} 个。",
   "workers.search": "用户或矿工名称",
   "worker.trace": "查找其提交",
   "col.username": "名称",
