@@ -398,13 +398,13 @@ class Daemon:
         more = dict(http.routes)
         if bus is not None:
             more.update(bus.routes(http.access, self.settings.bus))
+        limits = LimitUses(self.parts, lambda: self.settings).pages()
+        more.update(limits.routes(http.access))
         if self.parts.topics is not None:
             more.update(self.parts.topics.routes(http.access, self.settings.topics))
         live = self.parts.live
         if live is not None:
             more.update(live.routes(http, self.settings))
-        limits = LimitUses(self.parts, lambda: self.settings).pages()
-        more.update(limits.routes(http.access))
         site = make_site(
             self._reactor,
             self.status,
