@@ -15,6 +15,7 @@ import socket
 import statistics
 import sys
 import threading
+import time
 from pathlib import Path
 
 from bench import servers
@@ -36,7 +37,7 @@ class Watchers:
         self._selector = selectors.DefaultSelector()
         self._stopping = False
         for each in range(number):
-            sock = socket.create_connection(("127.0.0.1", port), 10)
+            sock = _connect(port)
             sock.sendall(f"GET /events?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             self._selector.register(sock, selectors.EVENT_READ, each)
         self._thread = threading.Thread(target=self._read)
@@ -58,6 +59,18 @@ class Watchers:
         for key in list(self._selector.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]
         self._selector.close()
+
+
+def _connect(port: int) -> socket.socket:
+    """Connect to the HTTP server, which listens a moment after the pool does."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 10)
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 class Rounds:

@@ -32,6 +32,7 @@ from kupool.daemon.live_status import shown_broadcasts, shown_duplicates
 from kupool.daemon.login_limits import login_settings
 from kupool.daemon.pace import RequestPace
 from kupool.live.breaker import Breaker, BreakerLimits
+from kupool.live.centrifuge.noted_tokens import NotedTokens
 from kupool.live.centrifuge.server_api import ApiLimits, NodeIdentity, ServerApi
 from kupool.live.centrifuge.tokens import CentrifugeTokens
 from kupool.live.centrifuge.world import CentrifugeSettings, CentrifugeWorld
@@ -44,6 +45,7 @@ from kupool.live.service import LiveService
 from kupool.live.session import LiveLimits
 from kupool.live.sweep import LiveSweep
 from kupool.live.table import ChannelSources
+from kupool.net.refusals import Refusals
 from kupool.net.routing.router import Router
 from kupool.permissions.roles import WORKER
 from kupool.permissions.table import PermissionTable
@@ -338,6 +340,8 @@ def _make_world(
 
     Who has a token that names them, and no account, is a worker: somebody has proved the name.
     """
+    refusals = Refusals(reactor)
+    tokens = CentrifugeTokens(own.token_secret, wall) if own.token_secret else None
     return CentrifugeWorld(
         service,
         reactor,
@@ -345,8 +349,9 @@ def _make_world(
         SystemRandom(),
         new_id,
         TopicCalls(None if topics is None else topics.api, table).call,
-        CentrifugeTokens(own.token_secret, wall) if own.token_secret else None,
+        NotedTokens(tokens, refusals),
         lambda user: role_of(user) or WORKER,
+        refusals,
         CentrifugeSettings(
             ping=own.ping_interval,
             pong_wait=own.pong_timeout,

@@ -16,7 +16,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from kupool.live.breaker import Breaker, BreakerLimits
-from kupool.live.failures import HistoryUnavailable, SinkUnavailable
+from kupool.live.failures import (
+    HistoryUnavailable,
+    InvalidPublication,
+    LiveError,
+    SinkUnavailable,
+    TopicUnusable,
+)
 from kupool.live.interfaces import IChannelStore
 from kupool.live.publications import (
     ClientDetails,
@@ -30,8 +36,12 @@ from kupool.live.publications import (
 from kupool.timing.doubling import Doubling
 from kupool.topics.errors import (
     OffsetOutOfRange,
+    RecordTooLarge,
+    ReservedTopic,
     TopicError,
     TopicsUnavailable,
+    UnknownPartition,
+    UnknownTopic,
     UnreadableBatch,
 )
 from kupool.topics.partition import Partition
@@ -124,6 +134,18 @@ def _is_ill(error: BaseException) -> bool:
     return isinstance(error, TopicsUnavailable) or not isinstance(error, TopicError)
 
 
+def failure_of(error: Exception) -> LiveError:
+    """Return the error of live channels for one of a topic.
+
+    Some do not pass by themselves: their texts say what to do, and clients do not try again.
+    """
+    if isinstance(error, (UnknownTopic, UnknownPartition, ReservedTopic)):
+        return TopicUnusable(str(error))
+    if isinstance(error, RecordTooLarge):
+        return InvalidPublication(str(error))
+    return HistoryUnavailable(str(error))
+
+
 @implementer(IChannelStore)
 class DurableHistory:
     """The history of a channel in a partition.
@@ -176,7 +198,7 @@ class DurableHistory:
         except SinkUnavailable:
             raise
         except Exception as error:
-            raise HistoryUnavailable(str(error)) from error
+            raise failure_of(error) from error
         offset = written.offset + 1
         if self._heard is not None and offset > self._heard_to:
             await self._unheard.setdefault(offset, Deferred())
@@ -294,7 +316,7 @@ class DurableHistory:
         try:
             return StreamPosition(await self._topics.latest(self._partition), self._epoch)
         except Exception as error:
-            raise HistoryUnavailable(str(error)) from error
+            raise failure_of(error) from error
 
     def after(self, offset: int, limit: int) -> Deferred[HistoryPart]:
         """Return publications after an offset, of together about :data:`READ_SIZE` bytes."""
@@ -323,7 +345,7 @@ class DurableHistory:
             except UnreadableBatch as error:
                 offset = error.next_offset  # the one who follows the channel logs it
             except Exception as error:
-                raise HistoryUnavailable(str(error)) from error
+                raise failure_of(error) from error
 
     def count_after(self, offset: int) -> Deferred[MissedCount]:
         """Count the publications after an offset."""
@@ -379,17 +401,24 @@ class DurableHistory:
         try:
             return await self._topics.earliest(self._partition)
         except Exception as error:
-            raise HistoryUnavailable(str(error)) from error
+            raise failure_of(error) from error
 
-    def before(self, time: float) -> Deferred[StreamPosition]:
-        """Return the position before the first batch that was written at a time or later."""
-        return Deferred.fromCoroutine(self._before(time))
+    def before(self, time: float, most: int | None = None) -> Deferred[StreamPosition]:
+        """Return the position before the first batch that was written at a time or later.
 
-    async def _before(self, time: float) -> StreamPosition:
+        With ``most``, one that is nearer to the end if more publications may be behind that.
+        """
+        return Deferred.fromCoroutine(self._before(time, most))
+
+    async def _before(self, time: float, most: int | None) -> StreamPosition:
         try:
-            return StreamPosition(await self._topics.at_time(self._partition, time), self._epoch)
+            offset = await self._topics.at_time(self._partition, time)
+            if most is not None:
+                back = most * self._topics.engine.capabilities.stride
+                offset = max(offset, await self._topics.latest(self._partition) - back)
         except Exception as error:
-            raise HistoryUnavailable(str(error)) from error
+            raise failure_of(error) from error
+        return StreamPosition(offset, self._epoch)
 
     def forget(self) -> Deferred[None]:
         """Drop the records of the partition; later ones continue with the next offset."""
@@ -400,7 +429,7 @@ class DurableHistory:
             end = await self._topics.latest(self._partition)
             await self._topics.engine.drop_below(self._partition, end)
         except Exception as error:
-            raise HistoryUnavailable(str(error)) from error
+            raise failure_of(error) from error
 
     def expire(self) -> bool:
         """Do nothing: the topic's own retention drops what is too old."""
@@ -418,6 +447,7 @@ class DurableHistory:
 __all__ = [
     "READ_SIZE",
     "DurableHistory",
+    "failure_of",
     "publication_of",
     "record_of",
     "topic_breaker",

@@ -5,6 +5,14 @@ Each class has a ``name``, which never changes: those who speak to clients trans
 
 from __future__ import annotations
 
+#: What clients do, in a sentence.
+_ACTIONS = {
+    "subscribe": "subscribe to",
+    "publish": "publish to",
+    "history": "read the history of",
+    "presence": "see who is subscribed to",
+}
+
 
 class LiveError(Exception):
     """The base of the errors of live channels; ``temporary`` ones may be tried again."""
@@ -42,7 +50,7 @@ class UnknownChannel(LiveError):
     name = "unknown_channel"
 
     def __init__(self, channel: str) -> None:
-        super().__init__(f"no rule covers channel {channel}")
+        super().__init__(f"no rule covers channel {channel}: add one with --live-rules")
 
 
 class ChannelForbidden(LiveError):
@@ -51,7 +59,21 @@ class ChannelForbidden(LiveError):
     name = "permission_denied"
 
     def __init__(self, action: str, channel: str) -> None:
-        super().__init__(f"you may not {action} channel {channel}")
+        super().__init__(
+            f"you may not {_ACTIONS.get(action, action)} channel {channel}: nothing in "
+            f"--permissions allows channel.{action}"
+        )
+
+
+class ClientsMayNotPublish(LiveError):
+    """No client may publish to the channel."""
+
+    name = "permission_denied"
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(
+            f"clients may not publish to channel {channel}: its rule needs publish_by_clients=on"
+        )
 
 
 class AlreadySubscribed(LiveError):
@@ -75,7 +97,8 @@ class NotAvailable(LiveError):
     name = "not_available"
 
     def __init__(self, what: str, channel: str) -> None:
-        super().__init__(f"channel {channel} has no {what}")
+        option = "presence=on" if what == "presence" else "history_size"
+        super().__init__(f"channel {channel} has no {what}: its rule needs {option}")
 
 
 class UnrecoverablePosition(LiveError):
@@ -106,6 +129,13 @@ class SinkUnavailable(HistoryUnavailable):
         super().__init__(f"{sink} does not work at the moment: try again in {seconds} s")
 
 
+class TopicUnusable(HistoryUnavailable):
+    """The topic of a durable channel does not exist, or others may not write to it."""
+
+    name = "not_available"
+    temporary = False
+
+
 class SubscriptionCancelled(LiveError):
     """The subscription was ended, or its client left, before it began."""
 
@@ -118,6 +148,7 @@ class SubscriptionCancelled(LiveError):
 __all__ = [
     "AlreadySubscribed",
     "ChannelForbidden",
+    "ClientsMayNotPublish",
     "HistoryUnavailable",
     "InvalidChannelName",
     "InvalidPublication",
@@ -127,6 +158,7 @@ __all__ = [
     "NotAvailable",
     "SinkUnavailable",
     "SubscriptionCancelled",
+    "TopicUnusable",
     "UnknownChannel",
     "UnrecoverablePosition",
 ]

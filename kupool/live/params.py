@@ -51,7 +51,7 @@ class DeliveryParams(msgspec.Struct, kw_only=True):
             raise InvalidWish(f"queue: {self.queue!r:.40} is none of {', '.join(QUEUE_PROFILES)}")
         if not 0 <= self.max_rate < inf:
             raise InvalidWish("max_rate: expected a number of 0 or more")
-        _check_priority(self.min_priority, InvalidWish)
+        _check_priority("min_priority", self.min_priority, InvalidWish)
         for name, values in (("devices", self.devices), ("types", self.types)):
             if len(values) > MOST_VALUES:
                 raise InvalidWish(f"{name}: has more than {MOST_VALUES} values")
@@ -111,7 +111,7 @@ class EventParams(msgspec.Struct, kw_only=True):
         self, data: bytes, *, event_id: str, tags: Mapping[str, str], info: ClientDetails | None
     ) -> NewPublication:
         """Return the publication; raises :class:`InvalidPublication`."""
-        _check_priority(self.priority, InvalidPublication)
+        _check_priority("priority", self.priority, InvalidPublication)
         texts = (event_id, self.device, self.type, self.key)
         if any(len(text) > LONGEST_VALUE for text in texts):
             raise InvalidPublication(f"a text has more than {LONGEST_VALUE} characters")
@@ -171,9 +171,11 @@ def position_of(offset: int, epoch: str) -> StreamPosition:
     return StreamPosition(offset, epoch)
 
 
-def _check_priority(priority: int, error: type[InvalidWish] | type[InvalidPublication]) -> None:
+def _check_priority(
+    name: str, priority: int, error: type[InvalidWish] | type[InvalidPublication]
+) -> None:
     if priority not in {each.value for each in PublicationPriority}:
-        raise error("a priority is 1 (normal), 2 (high) or 3 (emergency)")
+        raise error(f"{name}: must be 1 (normal), 2 (high) or 3 (emergency)")
 
 
 __all__ = [

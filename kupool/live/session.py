@@ -14,6 +14,7 @@ from kupool.live.channel import LiveChannel
 from kupool.live.failures import (
     AlreadySubscribed,
     ChannelForbidden,
+    ClientsMayNotPublish,
     InvalidWish,
     LiveError,
     LiveLimitExceeded,
@@ -318,12 +319,12 @@ class LiveSession:
     def publish(self, channel: str, new: NewPublication) -> Deferred[PublishedRecord]:
         """Publish as :meth:`LiveService.publish` does, if the client may.
 
-        Fails with :class:`ChannelForbidden`, too.
+        Fails with :class:`ChannelForbidden` and :class:`ClientsMayNotPublish`, too.
         """
         try:
             rule = self._means.table.rule(channel)
             if not rule.publish_by_clients:
-                raise ChannelForbidden("publish", channel)
+                raise ClientsMayNotPublish(channel)
             self._must("publish", channel)
         except LiveError as error:
             return fail(error)

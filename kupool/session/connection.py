@@ -376,9 +376,9 @@ class Connection:
                 self.receive(items)
             elif self._splitter.corrupt:
                 self._count_malformed()
-                self.close(CLOSE_MALFORMED)
+                self._refuse(CLOSE_MALFORMED)
             elif self._splitter.too_large:
-                self.close(self.around.limits().too_large)
+                self._refuse(self.around.limits().too_large)
 
     def hold(self) -> None:
         """Handle no further message of this peer until :meth:`release`.
@@ -453,7 +453,13 @@ class Connection:
         self._count_malformed()
         limit = self.around.limits().max_errors
         if limit and self.malformed >= limit:
-            self.close(TOO_MANY_ERRORS)
+            self._refuse(TOO_MANY_ERRORS)
+
+    def _refuse(self, reason: CloseReason) -> None:
+        """Close because of what the peer sent; that is counted and logged."""
+        if self.state is OPEN:
+            self.around.owner.note_refusal(f"message, {reason.reason}", self.host, "")
+        self.close(reason)
 
     def _count_malformed(self) -> None:
         self.malformed += 1

@@ -154,7 +154,9 @@ class EventStreams:
 
     def route(self, access: WebAccess, origins: Collection[str]) -> EventStreamRoute:
         """Return the route; pages of the ``origins`` may use it, besides those of this server."""
-        return EventStreamRoute(self, access, Origins(origins, access.hosts))
+        refusals = self.manager.refusals
+        pages = Origins(origins, access.hosts, setting="--ws-origins", refusals=refusals)
+        return EventStreamRoute(self, access, pages)
 
     def protocol(self, asked: StreamRequest, host: str) -> FramedProtocol:
         """Return the protocol of a stream to a reader at an address."""
@@ -309,15 +311,30 @@ def _given(arguments: Mapping[bytes, Sequence[bytes]]) -> dict[str, Any]:
     return given
 
 
+def filter_of(text: str) -> Any:
+    """Return a filter of tags, which is JSON; raises :class:`ApiError`."""
+    try:
+        return msgspec.json.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"tags: must be a filter as JSON: {error}") from None
+
+
 def _wishes(given: dict[str, Any]) -> SubscribeWishes:
     """Return how a reader wants to be served; raises :class:`ApiError` and ``LiveError``."""
     try:
         if "tags" in given:
-            given["tags"] = msgspec.json.decode(given["tags"])
+            given["tags"] = filter_of(given["tags"])
         params = msgspec.convert(given, DeliveryParams, strict=False)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, describe(error)) from None
     return params.wishes(positioned=True, recoverable=True, partial=True, in_reply=1)
 
 
-__all__ = ["EVENTS_PATH", "EventStreamRoute", "EventStreams", "StreamRequest", "moment"]
+__all__ = [
+    "EVENTS_PATH",
+    "EventStreamRoute",
+    "EventStreams",
+    "StreamRequest",
+    "filter_of",
+    "moment",
+]

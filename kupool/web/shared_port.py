@@ -104,7 +104,10 @@ class SharedPortFactory(Factory):
         self._refusals = refusals
         self._site = ApiSite(
             clock,
-            UpgradeAnywhere(websockets, Origins(origins, KnownHosts(hosts))),
+            UpgradeAnywhere(
+                websockets,
+                Origins(origins, KnownHosts(hosts), setting="--ws-origins", refusals=refusals),
+            ),
             request_timeout=limits.request_timeout,
             crowd=crowd,
             refusals=refusals,

@@ -377,7 +377,7 @@ def make_site(
         **_routes(reactor, source, status, statistics, access=access),
         **(more or {}),
     }
-    origins = Origins(ws_origins, access.hosts)
+    origins = Origins(ws_origins, access.hosts, setting="--ws-origins", refusals=refusals)
     if manager is not None:
         factory = PoolWebSocketFactory(
             manager,

@@ -7,9 +7,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IProtocol
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.web.server import NOT_DONE_YET, Request
 
+from kupool.net.refusals import SHOWN, Refusals
 from kupool.web.answers import ApiError, ApiResource, JsonAnswer, NotFound, header, tokens
 from kupool.web.control import KnownHosts
 from kupool.web.websocket import PoolWebSocket, PoolWebSocketFactory
@@ -31,14 +33,25 @@ class Origins:
     A client that is not a browser sends no ``Origin`` and is accepted. A page is accepted from this
     server's own host, under a name that ``hosts`` knows, and from the given origins, such as
     ``https://pool.example.com``; ``*`` accepts every page. With ``any_port`` the pages of every
-    known host are accepted, whatever their scheme and port. Raises :class:`ValueError` for a text
-    that is not an origin.
+    known host are accepted, whatever their scheme and port. ``setting`` is the one that ``origins``
+    come from, for those who are refused; ``refusals`` counts and logs them. Raises
+    :class:`ValueError` for a text that is not an origin.
     """
 
+    _log = Logger()
+
     def __init__(
-        self, origins: Collection[str], hosts: KnownHosts, *, any_port: bool = False
+        self,
+        origins: Collection[str],
+        hosts: KnownHosts,
+        *,
+        any_port: bool = False,
+        setting: str = "",
+        refusals: Refusals | None = None,
     ) -> None:
         self._any_port = any_port
+        self._setting = setting
+        self._refusals = refusals
         self._allowed = {normal_origin(origin) for origin in origins}
         self._hosts = hosts
 
@@ -50,9 +63,19 @@ class Origins:
             return False
 
     def require(self, request: Request) -> None:
-        """Refuse what another page asks for; raises :class:`ApiError`."""
-        if not self.allows(request):
-            raise ApiError(403, "Origin: pages of that site may not use this")
+        """Refuse what another page asks for, and log it; raises :class:`ApiError`."""
+        if self.allows(request):
+            return
+        origin = (header(request, b"origin") or "")[:SHOWN]
+        answer = f"Origin: pages of {origin!r} may not use this"
+        if origin == "null":
+            answer += ": it is a file; serve it with a web server"
+        elif self._setting:
+            answer += f": add {origin} to {self._setting}"
+        # The page itself cannot read the answer: who writes it finds the reason in the log.
+        if self._refusals is not None and self._refusals.note("pages of other sites"):
+            self._log.warn("Refused a page: {answer}", answer=answer)
+        raise ApiError(403, answer)
 
     def allows(self, request: Request) -> bool:
         """Say whether the page that sends a request is accepted."""
@@ -152,7 +175,7 @@ class Upgrade(HandsOver):
 
     def render(self, request: Any) -> int:
         """Upgrade, if the request asks for that."""
-        if request.method == b"GET":
+        if request.method == b"GET" and self._origins.allows(request):
             try:
                 self._check(request)
             except ApiError:
@@ -168,8 +191,7 @@ class Upgrade(HandsOver):
 
     def _check(self, request: Request) -> None:
         """Refuse a request that cannot be upgraded; raises :class:`ApiError`."""
-        if not self._origins.allows(request):
-            raise ApiError(403, "Origin: pages of that site may not open this WebSocket")
+        self._origins.require(request)
         if not wants_websocket(request):
             raise ApiError(426, "Upgrade: this path is for WebSocket", _UPGRADE)
         if request.clientproto != b"HTTP/1.1":

@@ -31,7 +31,7 @@ class VisitorGate:
         if "*" in origins:
             raise ValueError("'*' is every page there is: name those that may")
         self._hosts = hosts
-        self._origins = Origins(origins, hosts, any_port=True)
+        self._origins = Origins(origins, hosts, any_port=True, setting="--bus-origins")
         self._access = access
         if token:
             self._access = (access or WebAccess(hosts)).with_token(token)

@@ -15,6 +15,7 @@ from kupool.live.centrifuge.codes import Disconnect
 from kupool.live.centrifuge.encoding import CentrifugeEncoding
 from kupool.live.centrifuge.tokens import CentrifugeTokens
 from kupool.live.centrifuge.world import CentrifugeSettings, CentrifugeWorld
+from kupool.net.refusals import Refusals
 from kupool.wire.framing import LINE
 from tests.fakes.live import LiveWorld
 
@@ -93,6 +94,7 @@ class CentrifugeServer:
             call=self._call,
             tokens=CentrifugeTokens(SECRET, self.wall),
             role_of=lambda user: "worker" if user else "anonymous",
+            refusals=Refusals(live.clock),
             settings=CentrifugeSettings(**settings),
         )
 

@@ -7,6 +7,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from hashlib import sha256
 from typing import Any
 
@@ -129,6 +130,11 @@ class EventReader:
             elif not line and data:
                 yield kind, json.loads(data)
                 kind, data = "message", ""
+
+    def begun(self) -> None:
+        """Wait until all subscriptions have begun, one of them to a channel with positions."""
+        while not self.response.readline().startswith(b"id: "):
+            pass
 
     def event(self) -> tuple[str, Any]:
         """Return the type and the data of the next event."""
@@ -286,8 +292,10 @@ class SubmissionEverywhereTests(SynchronousTestCase):
             RunningDaemon(*flags) as daemon,
             EventReader(daemon, "channel=submissions&channel=users.alice") as browser,
             LivePeer(daemon, "line", "watcher") as bus,
-            LivePeer(daemon, "line", "alice.rig") as worker,
+            ExitStack() as stack,
         ):
+            browser.begun()
+            worker = stack.enter_context(LivePeer(daemon, "line", "alice.rig"))
             answer = bus.ask("bus.subscribe", topics=["kupool.submission.accepted"])
             self.assertIn("result", answer)
             self.assertIn("offset", bus.ask("subscribe", channel="users.alice")["result"])

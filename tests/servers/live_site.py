@@ -30,6 +30,7 @@ from kupool.live.service import LiveService
 from kupool.live.session import LiveLimits
 from kupool.live.table import ChannelSources
 from kupool.net.admission import ServerSettings
+from kupool.net.refusals import Refusals
 from kupool.stats.memory import MemoryStats
 from kupool.web.access import WebAccess
 from kupool.web.centrifuge_clients import CentrifugeClients, client_limits
@@ -89,6 +90,7 @@ class LiveSite:
             call=self._call,
             tokens=CentrifugeTokens(SECRET, time.time),
             role_of=lambda user: "user" if user else "anonymous",
+            refusals=Refusals(reactor),
             settings=CentrifugeSettings(**settings),
         )
         self.clients = CentrifugeClients(self.world, limits or client_limits(10_000))

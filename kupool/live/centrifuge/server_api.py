@@ -75,7 +75,6 @@ from kupool.live.failures import AlreadySubscribed, LiveError, SubscriptionCance
 from kupool.live.publications import NewPublication, StreamPosition
 from kupool.live.session import LiveSession
 from kupool.live.wishes import HistoryWishes
-from kupool.net.refusals import Refusals
 from kupool.timing.chunks import Breaks
 
 #: Methods of other servers of the protocol that this one does not have.
@@ -133,7 +132,7 @@ class ServerApi:
         self._node = node
         self._limits = limits
         #: The errors by method and code; logged at once, then once a minute.
-        self.refusals = Refusals(world.clock)
+        self.refusals = world.refusals
         self._methods: Mapping[str, tuple[type, Callable[[Any], Awaitable[object]]]] = {
             "publish": (ApiPublish, self._publish),
             "broadcast": (ApiBroadcast, self._broadcast),

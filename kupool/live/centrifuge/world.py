@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from kupool.live.centrifuge.tokens import ChannelClaims, ConnectionClaims
 from kupool.live.interfaces import LivePeer
 from kupool.live.service import LiveService
+from kupool.net.refusals import Refusals
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class CentrifugeWorld:
 
     ``wall`` returns seconds since the epoch. ``new_id`` returns an id that nobody can guess.
     ``tokens`` is None if no secret is set: then no token is valid. ``role_of`` returns the role of
-    a user whom a token names.
+    a user whom a token names. ``refusals`` counts and logs what is refused.
     """
 
     live: LiveService
@@ -96,6 +97,7 @@ class CentrifugeWorld:
     call: CallMethod
     tokens: TokenChecker | None
     role_of: Callable[[str], str]
+    refusals: Refusals
     settings: CentrifugeSettings
 
 

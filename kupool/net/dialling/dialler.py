@@ -223,7 +223,7 @@ class Dialler:
         self._stopping = True
         if self.state is not ClientState.GONE:
             self.state = ClientState.CLOSED
-        empty = self._manager.when_empty()
+        empty = self._manager.when_empty().addCallback(lambda _: self._manager.stop())
         if self.connection is None:
             return self._redial.stop().addCallback(lambda _: empty)
         self._finish(self.connection, timeout)

@@ -10,9 +10,22 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.live.breaker import BreakerLimits, BreakerState
-from kupool.live.durable import READ_WAIT, DurableHistory, publication_of, record_of, topic_breaker
-from kupool.live.failures import HistoryUnavailable, SinkUnavailable
+from kupool.live.durable import (
+    READ_WAIT,
+    DurableHistory,
+    failure_of,
+    publication_of,
+    record_of,
+    topic_breaker,
+)
+from kupool.live.failures import (
+    HistoryUnavailable,
+    InvalidPublication,
+    SinkUnavailable,
+    TopicUnusable,
+)
 from kupool.live.publications import StreamPosition
+from kupool.topics.errors import ReservedTopic
 from kupool.topics.interfaces import Append
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord, Record
@@ -61,6 +74,24 @@ class FailureTests(Case):
             self.failureResultOf(call, HistoryUnavailable)
         self.failureResultOf(self.store.follow(self.hear, self.hear), HistoryUnavailable)
         self.assertEqual(self.heard, [])
+
+    def test_a_topic_that_does_not_exist(self) -> None:
+        """W-75: who uses the channel is told which topic to create, and does not try again."""
+        self.engine.delete("t")
+        calls = (
+            lambda: self.store.append(new(1)),
+            self.store.position,
+            lambda: self.store.after(0, 1),
+            lambda: self.store.follow(self.hear, self.hear),
+        )
+        for call in calls:
+            error = self.failureResultOf(call(), TopicUnusable).value
+            self.assertEqual(str(error), "there is no topic t: create it first")
+            self.assertFalse(error.temporary)
+
+    def test_a_topic_of_the_daemon_itself(self) -> None:
+        """W-75: nobody else publishes to the channel of the submissions, and the error says so."""
+        self.assertIsInstance(failure_of(ReservedTopic("submissions")), TopicUnusable)
 
     def test_reading_is_tried_again(self) -> None:
         """What is written meanwhile comes late, and not at all twice."""
@@ -151,7 +182,8 @@ class BreakerOfTopicTests(Case):
             breaker=self.breaker,
         )
         for _ in range(5):
-            self.failureResultOf(store.append(new("x" * 200)), HistoryUnavailable)
+            failure = self.failureResultOf(store.append(new("x" * 200)), InvalidPublication)
+            self.assertIn("too large for topic small", str(failure.value))
         self.assertIs(self.breaker.state, BreakerState.CLOSED)
 
 

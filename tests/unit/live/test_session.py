@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.live.failures import (
     AlreadySubscribed,
     ChannelForbidden,
+    ClientsMayNotPublish,
     HistoryUnavailable,
     InvalidChannelName,
     InvalidWish,
@@ -186,7 +187,8 @@ class OtherTests(Case):
         allowed: set[str] = set()
         world = LiveWorld(PLAIN, may=lambda user, role, action, channel: action in allowed)
         _, session = world.client()
-        self.failureResultOf(session.publish("a", new(1)), ChannelForbidden)
+        failure = self.failureResultOf(session.publish("a", new(1)), ChannelForbidden)
+        self.assertIn("allows channel.publish", str(failure.value))
         self.failureResultOf(session.history("a", HistoryWishes(1)), ChannelForbidden)
         self.assertRaises(ChannelForbidden, session.presence, "a")
         self.assertRaises(ChannelForbidden, session.presence_stats, "a")
@@ -200,8 +202,11 @@ class OtherTests(Case):
     def test_a_channel_to_which_no_client_publishes(self) -> None:
         world = LiveWorld(ChannelRule(pattern="a"))
         _, session = world.client()
-        self.failureResultOf(session.publish("a", new(1)), ChannelForbidden)
-        self.assertRaises(NotAvailable, session.presence, "a")
+        failure = self.failureResultOf(session.publish("a", new(1)), ClientsMayNotPublish)
+        self.assertIn("publish_by_clients=on", str(failure.value))
+        with self.assertRaises(NotAvailable) as caught:
+            session.presence("a")
+        self.assertIn("presence=on", str(caught.exception))
 
     def test_permissions_that_change(self) -> None:
         """W-03: who may no longer have a channel gets nothing more of it."""

@@ -363,6 +363,21 @@ class SizeTests(SynchronousTestCase):
         self.assertEqual((transport.value(), transport.disconnecting), (b"", True))
         self.assertEqual(bench.manager.counters.closes["too many errors"], 1)
 
+    def test_closes_because_of_messages_are_counted(self) -> None:
+        """P-55: what a peer sent is the reason of the close, in the counts and in the log."""
+        bench = Bench(Recorder(), max_errors=1, max_frame=50)
+        large, _ = bench.connect(LINE)
+        large.feed(b'{"id":1,"method":"' + b"x" * 100)
+        malformed, _ = bench.connect(LINE)
+        malformed.complain(b"")
+        for each in (large, malformed):
+            self.assertIsNot(each.state, OPEN)
+        self.assertEqual(
+            bench.manager.refusals.counts,
+            {"message, frame too large": 1, "message, too many errors": 1},
+        )
+        bench.manager.stop()
+
     def test_what_no_packer_makes_closes_as_malformed(self) -> None:
         bench = Bench(Recorder())
         framing = framing_of(CODECS["tlv-crc"](0))

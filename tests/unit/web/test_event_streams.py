@@ -10,7 +10,7 @@ from kupool.live.rules import ChannelRule
 from kupool.live.wishes import SubscribeWishes
 from kupool.net.manager import ServerSettings
 from kupool.web.answers import ApiError
-from kupool.web.event_streams import EventStreams, StreamRequest, moment
+from kupool.web.event_streams import EventStreams, StreamRequest, filter_of, moment
 from tests.fakes.live import LiveWorld, new
 from tests.fakes.peers import PeerTransport
 
@@ -36,6 +36,17 @@ class MomentTests(SynchronousTestCase):
             with self.assertRaises(ApiError) as caught:
                 moment(text, NOW)
             self.assertEqual(caught.exception.code, 400)
+
+
+class FilterTests(SynchronousTestCase):
+    """W-66: what is wrong with a filter is said, and which one it is."""
+
+    def test_tags_that_are_no_json(self) -> None:
+        for text in ("{x", "[" * 100_000):
+            with self.assertRaises(ApiError) as caught:
+                filter_of(text)
+            self.assertEqual(caught.exception.code, 400)
+            self.assertIn("tags: must be a filter as JSON", str(caught.exception))
 
 
 class StreamTests(SynchronousTestCase):

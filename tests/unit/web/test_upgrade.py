@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from kupool.net.manager import ConnectionManager, ServerSettings
@@ -184,6 +185,20 @@ class HandshakeTests(UpgradeCase):
             self.assertTrue(answer.json["error"])
         self.assertEqual(len(self.manager), 0)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_pages_of_other_sites(self) -> None:
+        """Issue 17, bad input: the answer says what to set, and so does the log."""
+        with capturedLogs() as events:
+            answers = [
+                Answer(self.request(Origin=origin).value()).json["error"]
+                for origin in (b"http://localhost:8000", b"null")
+            ]
+        site = "http://localhost:8000"
+        advice = f"pages of {site!r} may not use this: add {site} to --ws-origins"
+        self.assertIn(advice, answers[0])
+        self.assertIn("serve it with a web server", answers[1])
+        self.assertEqual(sum(advice in (formatEvent(event) or "") for event in events), 1)
+        self.assertEqual(self.site.refusals.counts["pages of other sites"], 2)
 
     def test_a_host_of_any_bytes(self) -> None:
         """Who is no browser sends no origin, and any host."""

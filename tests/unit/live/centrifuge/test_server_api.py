@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, fail
 from kupool.live.centrifuge.api_messages import ApiAnswer, ApiPublished
 from kupool.live.centrifuge.client import ClientIdentity
 from kupool.live.centrifuge.server_api import ABSENT_METHODS, ApiLimits, NodeIdentity, ServerApi
-from kupool.live.failures import HistoryUnavailable
+from kupool.live.failures import HistoryUnavailable, TopicUnusable
 from kupool.live.overload import LoadState
 from kupool.live.wishes import HistoryWishes
 from kupool.permissions.offered import LIVE_METHODS
@@ -125,6 +125,15 @@ class ChannelTests(ServerApiCase):
         """What is published is answered with its offset: an error would have it sent again."""
         self.patch(self.live.service, "history", lambda *_: fail(HistoryUnavailable("a")))
         self.assertEqual(self.answer("publish", {"channel": "a", "data": 1}), {"offset": 1})
+
+    def test_a_topic_that_does_not_exist(self) -> None:
+        """W-75: the application is told which topic to create, instead of an internal error."""
+        error = TopicUnusable("there is no topic orders: create it first")
+        self.patch(self.live.service, "publish", lambda *_: fail(error))
+        self.assertEqual(self.answer("publish", {"channel": "a", "data": 1}), 108)
+        body = b'{"channel":"a","data":1}'
+        given = self.successResultOf(Deferred.fromCoroutine(self.api.answer("publish", body)))
+        self.assertIn(str(error).encode(), msgspec.json.encode(given))
 
     def test_delta(self) -> None:
         """It is ignored: whole messages are a valid answer to it."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from joserfc import jwk, jwt
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial import unittest
 
+from kupool.live.centrifuge.noted_tokens import NotedTokens
 from kupool.live.centrifuge.tokens import (
     LONGEST_TOKEN,
     CentrifugeTokens,
@@ -15,6 +18,7 @@ from kupool.live.centrifuge.tokens import (
     InvalidTokenError,
     ServerSubscription,
 )
+from kupool.net.refusals import Refusals
 
 NOW = 1_800_000_000.0
 SECRET = "a secret of more than thirty-two characters"
@@ -122,3 +126,33 @@ class ChannelTokenTests(TokenCase):
     def test_expired(self) -> None:
         token = signed({"channel": "$a", "exp": NOW})
         self.assertRaises(ExpiredTokenError, self.tokens.channel, token, "$a", "")
+
+
+class NotedTokenTests(TokenCase):
+    """W-72: the log says why a token is invalid; the client is not told."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.refusals = Refusals(Clock())
+        self.addCleanup(self.refusals.stop)
+        self.noted = NotedTokens(self.tokens, self.refusals)
+
+    def test_valid_and_expired(self) -> None:
+        """These are usual, and not noted."""
+        self.assertEqual(self.noted.connection(signed({"sub": "alice"})).user, "alice")
+        self.assertEqual(self.noted.channel(signed({"channel": "$a"}), "$a", "").channel, "$a")
+        self.assertRaises(ExpiredTokenError, self.noted.connection, signed({"exp": NOW - 1}))
+        self.assertEqual(self.refusals.counts, {})
+
+    def test_invalid(self) -> None:
+        with capturedLogs() as events:
+            self.assertRaises(InvalidTokenError, self.noted.connection, "rubbish")
+            self.assertRaises(InvalidTokenError, self.noted.channel, signed({}), "$a", "")
+        said = " ".join(formatEvent(event) for event in events)
+        self.assertIn("connection token: the token is not signed with the secret", said)
+        self.assertIn("channel token: the token is for another channel or another user", said)
+
+    def test_without_a_secret(self) -> None:
+        noted = NotedTokens(None, self.refusals)
+        self.assertRaises(InvalidTokenError, noted.connection, signed({"sub": "alice"}))
+        self.assertIn("--live-token-secret", "".join(self.refusals.counts))
