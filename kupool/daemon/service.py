@@ -399,11 +399,12 @@ class Daemon:
     async def _listen_http(self, settings: ListenSettings) -> None:
         bus, http = self.parts.bus, self._http_access
         assert http is not None
-        uses = LimitUses(self.parts, lambda: self.settings)
-        more = {**http.routes, **uses.pages().routes(http.access)}
+        more = dict(http.routes)
         more.update(self.parts.history.routes(http.access))
         if bus is not None:
             more.update(bus.routes(http.access, self.settings.bus))
+        limits = LimitUses(self.parts, lambda: self.settings).pages()
+        more.update(limits.routes(http.access))
         if self.parts.topics is not None:
             more.update(self.parts.topics.routes(http.access, self.settings.topics))
         overview = PoolOverview(self._reactor, self.parts, self.status)

@@ -123,6 +123,13 @@ class RecentEvents(Generic[T]):
             self._kept, self._failed, callbackArgs=(event,), errbackArgs=(key, event)
         )
 
+    def learn(self, key: Hashable, result: T, age: float) -> None:
+        """Remember an event that was published ``age`` seconds ago, by somebody else perhaps."""
+        until = self._now() + self._seconds - max(0.0, age)
+        if until > self._now() and key not in self._events:
+            event = self._add(key, until)
+            event.result = result
+
     def forget_old(self) -> None:
         """Forget the events whose time has passed."""
         events, now = self._events, self._now()
@@ -137,13 +144,18 @@ class RecentEvents(Generic[T]):
         self.forget_old()
         event = self._events.get(key)
         if event is not None:
-            return event, True
-        event = self._events[key] = RecentEvent(self._now() + self._seconds)
+            if event.until > self._now():
+                return event, True
+            del self._events[key]  # it was learned, so an older one may be before it
+        return self._add(key, self._now() + self._seconds), False
+
+    def _add(self, key: Hashable, until: float) -> RecentEvent[T]:
+        event = self._events[key] = RecentEvent(until)
         if len(self._events) > self._most:
             del self._events[next(iter(self._events))]
             self._pushed_out += 1
             self._troubled(FULL)
-        return event, False
+        return event
 
     def _kept(self, result: T, event: RecentEvent[T]) -> T:
         event.result = result

@@ -403,15 +403,22 @@ class DurableHistory:
         except Exception as error:
             raise failure_of(error) from error
 
-    def before(self, time: float) -> Deferred[StreamPosition]:
-        """Return the position before the first batch that was written at a time or later."""
-        return Deferred.fromCoroutine(self._before(time))
+    def before(self, time: float, most: int | None = None) -> Deferred[StreamPosition]:
+        """Return the position before the first batch that was written at a time or later.
 
-    async def _before(self, time: float) -> StreamPosition:
+        With ``most``, one that is nearer to the end if more publications may be behind that.
+        """
+        return Deferred.fromCoroutine(self._before(time, most))
+
+    async def _before(self, time: float, most: int | None) -> StreamPosition:
         try:
-            return StreamPosition(await self._topics.at_time(self._partition, time), self._epoch)
+            offset = await self._topics.at_time(self._partition, time)
+            if most is not None:
+                back = most * self._topics.engine.capabilities.stride
+                offset = max(offset, await self._topics.latest(self._partition) - back)
         except Exception as error:
             raise failure_of(error) from error
+        return StreamPosition(offset, self._epoch)
 
     def forget(self) -> Deferred[None]:
         """Drop the records of the partition; later ones continue with the next offset."""

@@ -121,11 +121,12 @@ class MemoryHistory:
         found = [record for _, record in kept[max(0, len(kept) - limit) :]]
         return succeed(HistoryPart(found, self._position))
 
-    def before(self, time: float) -> Deferred[StreamPosition]:
+    def before(self, time: float, most: int | None = None) -> Deferred[StreamPosition]:
         """Return the position before the first publication of a time or later."""
         self._drop_old()
         kept = self._kept or []
         later = sum(1 for _, record in kept if record.time >= time)
+        later = later if most is None else min(later, most)
         return succeed(self._position._replace(offset=self._position.offset - later))
 
     def forget(self) -> Deferred[None]:

@@ -173,9 +173,10 @@ class IChannelStore(Interface):
         They are ascending.
         """
 
-    def before(time: float) -> Deferred[StreamPosition]:
+    def before(time: float, most: int | None = None) -> Deferred[StreamPosition]:
         """Return a position with all publications of a time and later behind it, and perhaps a few
-        older ones; ``time`` is in seconds since the epoch.
+        older ones; ``time`` is in seconds since the epoch. With ``most``, a later position if more
+        than so many publications are behind that.
         """
 
     def forget() -> Deferred[None]:

@@ -7,6 +7,7 @@ A name may have a namespace: the text before its first colon. Patterns are those
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -172,10 +173,16 @@ class ChannelRules:
         for rule in rules:
             rule.check()
         self._rules = tuple((levels_of(rule.pattern), rule) for rule in rules)
+        logs = {(rule.pattern, rule.topic, rule.partition) for rule in rules if rule.topic}
+        self._channels = Counter((topic, partition) for _, topic, partition in logs)
 
     def __iter__(self) -> Iterator[ChannelRule]:
         """Iterate over the rules, the first that counts first."""
         return (rule for _, rule in self._rules)
+
+    def shares_log(self, rule: ChannelRule) -> bool:
+        """Return whether a durable channel has its partition together with other channels."""
+        return self._channels[rule.topic, rule.partition] > 1
 
     def of(self, name: str) -> ChannelRule | None:
         """Return the rule of a channel; None if there is none, so the channel is unknown."""

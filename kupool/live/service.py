@@ -37,6 +37,7 @@ from kupool.live.failures import (
 from kupool.live.gate import GateLimits, PublishingGate, PublishingWay
 from kupool.live.held import Publish
 from kupool.live.interfaces import IChannelStore, LiveSubscriber, MayUse
+from kupool.live.logged_events import LoggedEvents, LogWindow
 from kupool.live.publications import (
     ClientDetails,
     HistoryPart,
@@ -95,6 +96,7 @@ class LiveService:
         self.drops: Counter[str] = Counter()
         self.publications = 0
         self._clock = clock = sources.clock
+        self._wall = sources.wall
         self._table = ChannelTable(sources, rules, self, most=limits.channels)
         self._timers = Timers(clock)
         self._means = SessionMeans(self, self._table, self._timers, may=may, limits=limits)
@@ -109,6 +111,13 @@ class LiveService:
             clock.seconds,
             most=limits.remembered_events,
             seconds=limits.remembered_seconds,
+            troubled=lambda reason: self.alarms.note(LiveAlarm.UNCHECKED, {"reason": reason}),
+        )
+        self._logged = LoggedEvents(
+            clock,
+            sources.wall,
+            LogWindow(limits.remembered_seconds, limits.remembered_events),
+            take=self._remember,
             troubled=lambda reason: self.alarms.note(LiveAlarm.UNCHECKED, {"reason": reason}),
         )
         self.gate = PublishingGate(
@@ -310,10 +319,40 @@ class LiveService:
         self, channel: str, new: NewPublication, publish: Publish
     ) -> Deferred[PublishedRecord]:
         try:
-            self._table.rule(channel)
+            rule = self._table.rule(channel)
             new = self._checked(new)
+            learning = self._learning(rule, new)
         except LiveError as error:
             return fail(error)
+        if learning is not None:
+            return learning.addCallback(lambda _: self._compared(channel, new, publish))
+        return self._compared(channel, new, publish)
+
+    def _learning(self, rule: ChannelRule, new: NewPublication) -> Deferred[None] | None:
+        """Return what a publication waits for: its event may be in the log of its channel.
+
+        Those without an id wait with the others, so that none overtakes another.
+        """
+        if rule.kind is not ChannelKind.DURABLE or self._logged.knows(rule):
+            return None
+        if not new.event_id and not self._logged.under_way(rule):
+            return None
+        if self._table.rules.shares_log(rule):
+            return None  # the log does not tell to which channel an event was published
+        channel = self._table.open(rule.pattern)
+        learning = self._logged.learn(rule, self._store_of(channel))
+        self._table.settle(channel)
+        return learning
+
+    def _remember(self, channel: str, record: PublishedRecord) -> None:
+        """Remember an event of the log of a durable channel."""
+        first = _FirstTime(record.offset, record.time, record.sequence, False)
+        self._recent.learn((channel, record.event_id), first, self._wall() - record.time)
+
+    def _compared(
+        self, channel: str, new: NewPublication, publish: Publish
+    ) -> Deferred[PublishedRecord]:
+        """Publish unless the event was published lately."""
         if not new.event_id:
             return publish(channel, new)
 

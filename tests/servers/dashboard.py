@@ -22,7 +22,7 @@ from tests.servers.services import required
 AXE = Path(__file__).resolve().parents[2] / ".cache/sdk/node_modules/axe-core/axe.min.js"
 
 #: Seconds for a page to show something: far more than it takes.
-PATIENCE = 30.0
+PATIENCE = 20.0
 
 #: What axe-core finds that shuts people out; the milder kinds are advice.
 GRAVE = ("serious", "critical")

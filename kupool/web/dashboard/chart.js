@@ -131,8 +131,8 @@ export class TimeChart extends HTMLElement {
       if (value === null) pen = false;
       else {
         path += `${pen ? "L" : "M"}${this.#x(at).toFixed(1)} ${y(value).toFixed(1)}`;
-        // A point alone would be invisible.
-        if (!pen && (series.points[at + 1]?.[1] ?? null) === null) path += "h0.1";
+        // A point alone would be invisible: it is a short line.
+        if (!pen && (series.points[at + 1]?.[1] ?? null) === null) path += "m-3 0h6";
         pen = true;
       }
     });

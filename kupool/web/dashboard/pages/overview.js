@@ -30,7 +30,7 @@ export default class Overview extends View {
   #hours = new Box(t("box.hours"), { id: "hours" });
   #delay = new Box(t("box.latency"), { id: "latency" });
   #reasons = new Box(t("box.rejections"), { id: "rejections", note: t("note.quarter") });
-  #top = new Box(t("box.top"), { id: "top", note: t("note.quarter") });
+  #top = new Box(t(visitor.role === "worker" ? "box.own" : "box.top"), { id: "top", note: t("note.quarter") });
   #events = new Box(t("box.events"), { id: "events" });
   #latest = new Box(t("box.submissions"), { id: "submissions" });
   /** @type {any[]} */ #told = [];
@@ -113,14 +113,15 @@ export default class Overview extends View {
 
   async #now() {
     try {
-      await get("/api/overview", {}, this.signal).then((told) => this.#overview(told), (error) => {
-        if (error instanceof ApiError && error.missing) return this.#ready();
+      // Who sees only their own numbers would be refused: they see whether the daemon is ready.
+      if (!visitor.isOperator) await this.#ready();
+      else await get("/api/overview", {}, this.signal).then((told) => this.#overview(told), (error) => {
+        if (error instanceof ApiError && (error.missing || error.refused)) return this.#ready();
         throw error;
       });
     } catch (error) {
       if (this.signal.aborted) return;
       if (error instanceof ApiError && error.offline) this.#verdict("offline", t("banner.offline"), []);
-      else if (error instanceof ApiError && error.refused) this.#verdict("unknown", t("banner.refused"), []);
       else {
         delete this.#banner.dataset.key;
         this.#banner.replaceChildren(failed(error));
@@ -165,7 +166,7 @@ export default class Overview extends View {
     setText(verdict, text);
     this.#banner.querySelector(".checks").replaceChildren(...checks.map((check) => {
       const tone = check.ok === true ? "good" : check.ok === false ? "bad" : "unknown";
-      const mark = { good: "✓", bad: "✗", unknown: "?" }[tone];
+      const mark = { good: "✓", bad: "✗", unknown: "–" }[tone];
       return h("li", { class: tone, title: check.text },
         h("span", { class: "mark", "aria-hidden": "true" }, mark),
         h("span", {}, known(`check.${check.name}`, check.name)),
@@ -192,7 +193,7 @@ export default class Overview extends View {
         this.#figures.set("sessions", number(told.sessions));
         this.#figures.set("users", number(told.users));
       }
-      if (told.accepted_total !== undefined) this.#figures.set("total", number(told.accepted_total), t("figure.ever"));
+      this.#figures.set("total", number(told.accepted_total ?? told.total), t("figure.ever"));
       this.#reasons.show(reasons(told.rejections ?? {}, t("rejections.none")));
       this.#top.show(this.#users);
       this.#users.show(told.top ?? (told.workers ?? []).map((/** @type {any} */ row) => ({ username: row.worker ? `${told.username}.${row.worker}` : told.username, count: row.count })));
@@ -203,22 +204,21 @@ export default class Overview extends View {
     const to = floorTo(Date.now(), 10 * MINUTE) + 10 * MINUTE;
     const from = to - DAY;
     const step = 10 * MINUTE;
-    await this.#hours.load(async () => {
-      try {
-        const { minutes } = await get("/api/requests", { minutes: 1440 }, this.signal);
-        return minutes.map((/** @type {any} */ row) => ({ ...row, at: toMs(row.minute) }));
-      } catch (error) {
-        if (!(error instanceof ApiError) || !(error.missing || error.status === 403)) throw error;
-        const told = await get("/stats", { from: rfc3339(from), to: rfc3339(to) }, this.signal);
-        return (told.per_minute ?? []).map((/** @type {any} */ row) => ({ at: toMs(row.minute), accepted: row.count, rejected: null, latency_ms: null }));
-      }
-    }, (rows) => {
-      const of = (/** @type {string} */ key) => filled(from, to, step, rows.map((/** @type {any} */ row) => [row.at, row[key]]));
-      const rejected = rows.some((/** @type {any} */ row) => row.rejected);
+    await this.#hours.load(() => Promise.all([
+      // What is accepted is what is counted; the rest is known since the daemon keeps it.
+      get("/stats", { from: rfc3339(from), to: rfc3339(to) }, this.signal),
+      !visitor.isOperator ? { minutes: [] } : get("/api/requests", { minutes: 1440 }, this.signal).catch((error) => {
+        if (error instanceof ApiError && (error.missing || error.refused)) return { minutes: [] };
+        throw error;
+      }),
+    ]), ([counts, requests]) => {
+      const accepted = (counts.per_minute ?? []).map((/** @type {any} */ row) => [toMs(row.minute), row.count]);
+      const rows = requests.minutes.map((/** @type {any} */ row) => ({ ...row, at: toMs(row.minute) }));
+      const rejected = rows.map((/** @type {any} */ row) => [row.at, row.rejected]);
       this.#hours.show(this.#charts.hours);
       this.#charts.hours.show({ kind: "stack", step, label: t("box.hours"), series: [
-        { name: t("series.accepted"), tone: "s1", points: of("accepted") },
-        ...(rejected ? [{ name: t("series.rejected"), tone: "bad", points: of("rejected") }] : []),
+        { name: t("series.accepted"), tone: "s1", points: filled(from, to, step, accepted) },
+        ...(rows.length ? [{ name: t("series.rejected"), tone: "bad", points: filled(from, to, step, rejected) }] : []),
       ] });
       this.#latency(from, to, rows);
     });

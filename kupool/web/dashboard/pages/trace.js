@@ -61,7 +61,7 @@ export default class Trace extends View {
     return [h("p", { class: told.counted ? "verdict good" : "verdict warn" }, t(told.counted ? "trace.counted" : "trace.notCounted")),
       h("dl", { class: "facts" }, facts.filter(([, value]) => value !== null && value !== undefined && value !== "")
         .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-      h("ol", { class: "steps" }, (told.steps ?? []).map((/** @type {any} */ step) => h("li", { class: step.at ? "done" : "open" },
+      h("ol", { class: "steps" }, (told.steps ?? []).map((/** @type {any} */ step) => h("li", { class: step.at || told.counted ? "done" : "open" },
         h("strong", {}, known(`step.${step.name}`, step.name)), h("time", {}, step.at ? moment(step.at) : "–"), h("p", {}, step.text))))];
   }
 }

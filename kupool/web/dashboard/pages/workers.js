@@ -11,10 +11,13 @@ import { remember, route } from "../router.js";
 import { table } from "../table.js";
 import { Box, calm, choice, field, View } from "../view.js";
 
+/** The workers of a page of the table, and the most that are filtered by their state. */
 const SIZE = 50;
+const MOST = 1000;
 
 export default class Workers extends View {
   #box = new Box(t("page.workers"), { id: "workers", wide: true, bare: true });
+  #note = h("p", { class: "note", hidden: true }, t("workers.first", { count: number(MOST) }));
   #asked = { search: "", state: "all", days: "1", sort: "accepted", order: "desc", offset: 0, ...route().query };
   #table = table({
     label: t("page.workers"), size: SIZE, empty: t("workers.none"), id: (row) => JSON.stringify([row.user, row.worker]),
@@ -56,12 +59,16 @@ export default class Workers extends View {
     // Today by default, and whole days of UTC before it.
     const today = Math.floor(Date.now() / DAY) * DAY;
     const range = { from: rfc3339(today - (Number(days) - 1) * DAY), to: rfc3339(today + DAY) };
-    const asked = { search, sort, order, limit: SIZE, offset, ...range, ...(state === "all" ? {} : { online: state === "online" }) };
+    // The daemon does not filter by the state: that is done here, with the first of its order.
+    const all = state === "all";
+    const asked = { search, sort, order, limit: all ? SIZE : MOST, offset: all ? offset : 0, ...range };
     await this.#box.load(() => get("/api/workers", asked, this.signal), (told) => {
-      this.#box.show(this.#table);
-      // A daemon that does not filter by the state returns all.
-      const rows = told.workers.filter((/** @type {any} */ row) => state === "all" || row.online === (state === "online"));
-      this.#table.show(rows, told.total, Number(offset));
+      const rows = all ? told.workers : told.workers.filter((/** @type {any} */ row) => row.online === (state === "online"));
+      this.#note.hidden = all || told.total <= MOST;
+      this.#box.show(this.#table, this.#note);
+      const from = Number(offset);
+      if (all) this.#table.show(rows, told.total, from);
+      else this.#table.show(rows.slice(from, from + SIZE), rows.length, from);
     });
   }
 }
