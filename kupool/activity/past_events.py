@@ -26,7 +26,7 @@ READ = 256 * 1024
 LATE = 60.0
 
 #: An event, as JSON has it.
-Event = Mapping[str, Any]
+PastEvent = Mapping[str, Any]
 
 
 class PastWanted(NamedTuple):
@@ -37,7 +37,7 @@ class PastWanted(NamedTuple):
     """
 
     kind: str
-    match: Callable[[Event], bool] = lambda event: True
+    match: Callable[[PastEvent], bool] = lambda event: True
     start: float = 0.0
     end: float | None = None
     before: int | None = None
@@ -48,7 +48,7 @@ class PastPage(NamedTuple):
     None if there are no more.
     """
 
-    events: list[Event]
+    events: list[PastEvent]
     following: int | None
 
 
@@ -71,7 +71,7 @@ class PastEvents:
             low, end = await self._bounds(wanted)
         except UnknownTopic:  # nothing has happened yet
             return PastPage([], None)
-        found: list[Event] = []
+        found: list[PastEvent] = []
         least = max(low, end - MOST_LOOKED_AT)
         breaks = Breaks(self._clock)
         mark = b'"type":' + msgspec.json.encode(wanted.kind)
@@ -116,11 +116,11 @@ class PastEvents:
             start = fetched.next_offset
         return found
 
-    def _event(self, record: Record, mark: bytes, wanted: PastWanted) -> Event | None:
+    def _event(self, record: Record, mark: bytes, wanted: PastWanted) -> PastEvent | None:
         if mark not in record.value:
             return None
         try:
-            event: Event = self._decode(record.value)
+            event: PastEvent = self._decode(record.value)
         except (ValueError, RecursionError):
             return None
         at = event.get("at")
@@ -131,4 +131,4 @@ class PastEvents:
         return event if wanted.match(event) else None
 
 
-__all__ = ["MOST_LOOKED_AT", "STEP", "Event", "PastEvents", "PastPage", "PastWanted"]
+__all__ = ["MOST_LOOKED_AT", "STEP", "PastEvent", "PastEvents", "PastPage", "PastWanted"]

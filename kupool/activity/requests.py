@@ -32,6 +32,9 @@ from kupool.timing.histogram import Histogram
 RATE_SECONDS = 10.0
 LATELY = 60.0
 
+#: Seconds between two looks above which the clock was set, or the process did not run.
+STEADY = 3.0
+
 #: Seconds in which what is read again is put together, so that readers need no memory.
 TOGETHER = 0.5
 
@@ -89,6 +92,8 @@ class RequestMinutes:
         #: The minutes that are over, encoded: that takes the least memory.
         self._minutes: dict[int, bytes] = {}
         self._minute = 0
+        #: When the counters were last read, in seconds since the epoch.
+        self._looked = 0.0
         self._counts = MinuteCounts()
         self._before = RunningTotals({}, 0, {})
         #: Of the last seconds: when, accepted, and rejections by their text.
@@ -102,6 +107,7 @@ class RequestMinutes:
     async def start(self) -> None:
         """Load what was kept, and begin to count."""
         now = self._wall()
+        self._looked = now
         self._minute = _minute_of(now)
         try:
             kept = await self._store.load(self._minute - KEPT_MINUTES * MINUTE)
@@ -158,8 +164,9 @@ class RequestMinutes:
 
     def _look(self, now: float) -> None:
         """Add what the counters grew by to the minute in which that was."""
-        # The timer may be a little late, or early: what is counted was before.
-        minute = _minute_of(now - 0.5)
+        # A timer may be a little late, or early: what is counted was between the two looks.
+        passed, self._looked = now - self._looked, now
+        minute = _minute_of(now - passed / 2 if 0.0 <= passed <= STEADY else now)
         if minute != self._minute:
             self._begin(minute)
         totals, before = self._totals(), self._before

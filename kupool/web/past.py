@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from twisted.web.server import Request
 
-from kupool.activity.past_events import Event, PastEvents, PastPage, PastWanted
+from kupool.activity.past_events import PastEvent, PastEvents, PastPage, PastWanted
 from kupool.topics.errors import TopicError
 from kupool.web.answers import ApiError
 from kupool.web.lists import end_of, limit_of, moment, own_user, parameters, start_of
@@ -49,7 +49,7 @@ class PastPages:
         if end is not None and start >= end:
             raise ApiError(400, "from: must be before to")
 
-        def match(event: Event) -> bool:
+        def match(event: PastEvent) -> bool:
             found = split_username(str(event.get("username", "")))
             return (
                 user in (None, found[0])
@@ -90,7 +90,7 @@ def _next(page: PastPage) -> str | None:
     return None if page.following is None else str(page.following)
 
 
-def _ended(event: Event) -> dict[str, object]:
+def _ended(event: PastEvent) -> dict[str, object]:
     since = event.get("since")
     return {
         "session": event.get("session"),
@@ -102,7 +102,7 @@ def _ended(event: Event) -> dict[str, object]:
     }
 
 
-def _entry(event: Event) -> dict[str, object]:
+def _entry(event: PastEvent) -> dict[str, object]:
     entry = {name: event.get(name) for name in ("by", "peer", "action", "what", "ok")}
     if "error" in event:
         entry["error"] = event["error"]

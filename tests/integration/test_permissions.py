@@ -51,6 +51,15 @@ ROUTES = {
     ("POST", "/jobs/interval"): "admin",  # by a rule
     ("GET", "/bans"): "worker",  # by a rule
     ("POST", "/bans/lift"): "operator",
+    # A worker sees only what is theirs: see tests/integration/test_daemon_activity.py.
+    ("GET", "/api/sessions"): "worker",
+    ("GET", "/api/sessions/ended"): "worker",
+    ("GET", "/api/users"): "worker",
+    ("GET", "/api/requests"): "operator",
+    ("GET", "/api/overview"): "operator",
+    ("GET", "/api/audit"): "operator",
+    ("POST", "/api/sessions/close"): "operator",
+    ("POST", "/api/bans/add"): "operator",
     ("POST", "/bus/publish"): "operator",
     ("GET", "/bus/publish"): "operator",
     ("OPTIONS", "/bus/publish"): "anonymous",
