@@ -107,10 +107,10 @@ def questions(store: Any, given: argparse.Namespace) -> dict[str, Callable[[], A
         "workers of one user, all days": lambda: history.workers(WorkerQuery(*days, user=user)),
         "rank today": lambda: history.rank(user, *today),
         "rank of all days": lambda: history.rank(user, *days),
-        "history of a worker by minute": lambda: history.series(user, worker, "minute", *today),
-        "history of a worker by hour": lambda: history.series(user, worker, "hour", *days),
+        "history of a worker by minute": lambda: history.series(user, worker, "minute", today),
+        "history of a worker by hour": lambda: history.series(user, worker, "hour", days),
         "history of a worker by day, a year": lambda: history.series(
-            user, worker, "day", day - 364 * DAY, day + DAY
+            user, worker, "day", (day - 364 * DAY, day + DAY)
         ),
         "rejections of a worker": lambda: history.rejection_codes(user, worker, *days),
     }

@@ -23,7 +23,7 @@ from kupool.web.trace import Traces
 
 
 @dataclass(frozen=True)
-class HistoryPart:
+class PastPart:
     """The pages about history, and the reader of the log that they use."""
 
     reader: Any
@@ -63,7 +63,7 @@ def make_history(
     pool: Pool,
     connections: Any,
     bus: bool,
-) -> HistoryPart:
+) -> PastPart:
     """Make the pages; nothing is opened.
 
     ``connections`` are those that may have sessions; ``bus`` says whether a bus is told of
@@ -71,7 +71,7 @@ def make_history(
     """
     reader = log.reader()
     logged = LoggedSubmissions(reactor, reader, stats, positional=log.positional)
-    return HistoryPart(
+    return PastPart(
         reader,
         HistoryPages(stats, OnlineWorkers(reactor, pool.usernames, connections), wall),
         Downloads(reactor, wall, logged, patience=settings.limits.write_timeout),
@@ -93,4 +93,4 @@ def pushes(settings: Settings, username: str, *, bus: bool) -> str:
     return f"told to {', '.join(told)}"
 
 
-__all__ = ["HistoryPart", "make_history", "pushes"]
+__all__ = ["PastPart", "make_history", "pushes"]

@@ -34,7 +34,7 @@ from kupool.daemon.files import (
     topics_kind,
     uses_files,
 )
-from kupool.daemon.history import HistoryPart, make_history
+from kupool.daemon.history import PastPart, make_history
 from kupool.daemon.login_limits import login_settings
 from kupool.daemon.permissions import grants_of
 from kupool.daemon.rooms import RoomsPart, make_rooms
@@ -126,7 +126,7 @@ class Parts:
     topics: TopicsPart | None
     live: LivePart | None
     activity: ActivityPart
-    history: HistoryPart
+    history: PastPart
     news: DaemonNews
 
 

@@ -96,11 +96,12 @@ class IHistory(Interface):
     """Answers the questions from a store of counts; a range excludes its end."""
 
     def series(
-        username: str, worker: str, step: str, start: int, end: int
+        username: str, worker: str, step: str, between: tuple[int, int]
     ) -> Deferred[Sequence[tuple[int, int]]]:
         """Return (time, count) of a user, or of one worker, by one of the :data:`STEPS`.
 
-        Oldest first, without times that have none. Both ends have to be whole steps.
+        Oldest first, without times that have none. Both ends, start and end, have to be whole
+        steps.
         """
 
     def rejection_codes(

@@ -67,9 +67,9 @@ class HistorySql:
             return workers, Statement(where, (username, worker))
         return users, Statement(f"username = {mark}", (username,))
 
-    def series(self, username: str, worker: str, step: str, start: int, end: int) -> Statement:
+    def series(self, username: str, worker: str, step: str, between: tuple[int, int]) -> Statement:
         """Return the statement for (time, count), oldest first."""
-        sql = self._sql
+        sql, (start, end) = self._sql, between
         if step == "day":
             table, where = self._of(username, worker, daily=True)
             return Statement(

@@ -14,7 +14,7 @@ from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejecti
 from kupool.stats.daily import fold_days
 from kupool.stats.fold import DAY, HOUR, as_rows, fold_rows
 from kupool.stats.history import CountedBatch, RolledUp
-from kupool.stats.memory_history import Days, MemoryHistory, MemoryTables
+from kupool.stats.memory_history import Days, MemoryStatsHistory, MemoryTables
 from kupool.stats.memory_history import Rows as _Rows
 from kupool.stats.positions import NOWHERE, Span, spans
 from kupool.stats.snapshot import IVisitor, MinuteSpan, Snapshot, Superseded
@@ -37,7 +37,7 @@ class MemoryStats:
         self._counted: dict[str, CountedBatch] = {}
         self._rolled_up = self._hours_rolled_up = 0
         self._daily_users, self._daily_workers = Days(), Days()
-        self.history = MemoryHistory(self._tables)
+        self.history = MemoryStatsHistory(self._tables)
         #: The serial number, which grows with each correction.
         self._serial = 0
         self._identity: Identity | None = None

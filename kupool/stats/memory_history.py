@@ -118,17 +118,17 @@ class MemoryTables(NamedTuple):
 
 
 @implementer(IHistory)
-class MemoryHistory:
+class MemoryStatsHistory:
     """Answers from the tables that ``tables`` returns."""
 
     def __init__(self, tables: Callable[[], MemoryTables]) -> None:
         self._tables = tables
 
     def series(
-        self, username: str, worker: str, step: str, start: int, end: int
+        self, username: str, worker: str, step: str, between: tuple[int, int]
     ) -> Deferred[Sequence[tuple[int, int]]]:
         """Return (time, count) of a user, or of one worker, oldest first."""
-        tables = self._tables()
+        tables, (start, end) = self._tables(), between
         if step == "day":
             days = tables.daily_workers if worker else tables.daily_users
             return succeed(list(days.of((username, worker), range(start, end, DAY))))
@@ -205,4 +205,4 @@ class MemoryHistory:
         return succeed(Span(min(s.after for s in found), max(s.to for s in found)))
 
 
-__all__ = ["Days", "MemoryHistory", "MemoryTables", "Rows"]
+__all__ = ["Days", "MemoryStatsHistory", "MemoryTables", "Rows"]

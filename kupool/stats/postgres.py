@@ -20,7 +20,7 @@ from kupool.stats import postgres_writes as writes
 from kupool.stats.daily import fold_days
 from kupool.stats.fold import as_rows, fold_rows, roll_ups
 from kupool.stats.positions import spans
-from kupool.stats.postgres_history import PostgresHistory, add_days
+from kupool.stats.postgres_history import PostgresStatsHistory, add_days
 from kupool.stats.postgres_writes import AT, SECONDS, within
 from kupool.stats.snapshot import IVisitor
 from kupool.storage.postgres import PostgresDatabase
@@ -49,7 +49,7 @@ class PostgresStats:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
-        self.history = PostgresHistory(database)
+        self.history = PostgresStatsHistory(database)
         self._process = uuid4().hex
         self._serial = 0
         self._attempt: _Attempt | None = None

@@ -46,17 +46,17 @@ _SQL = HistorySql(
 
 
 @implementer(IHistory)
-class PostgresHistory:
+class PostgresStatsHistory:
     """Answers from the tables of ``storage/sql/postgres``."""
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     def series(
-        self, username: str, worker: str, step: str, start: int, end: int
+        self, username: str, worker: str, step: str, between: tuple[int, int]
     ) -> Deferred[Sequence[tuple[int, int]]]:
         """Return (time, count) of a user, or of one worker, oldest first."""
-        return self._rows(_SQL.series(username, worker, step, start, end))
+        return self._rows(_SQL.series(username, worker, step, between))
 
     def rejection_codes(
         self, username: str, worker: str, start: int, end: int
@@ -215,4 +215,4 @@ async def _set(cursor: Any, table: str, key: str, of: tuple[str, Sequence[Any]])
     )
 
 
-__all__ = ["PostgresHistory", "add_days", "count_days_again"]
+__all__ = ["PostgresStatsHistory", "add_days", "count_days_again"]

@@ -19,7 +19,7 @@ from kupool.stats.daily import fold_days
 from kupool.stats.fold import as_rows, fold_rows, roll_ups
 from kupool.stats.positions import spans
 from kupool.stats.snapshot import IVisitor
-from kupool.stats.sqlite_history import SqliteHistory, add_days
+from kupool.stats.sqlite_history import SqliteStatsHistory, add_days
 from kupool.stats.sqlite_times import stamp
 from kupool.storage.database import Database, SqliteConnection
 from kupool.storage.reading import ReadOnlyDatabase
@@ -48,7 +48,7 @@ class SqliteStats:
     ) -> None:
         self._database = database
         self._reader = reader
-        self.history = SqliteHistory(self._read)
+        self.history = SqliteStatsHistory(self._read)
 
     def open(self) -> Deferred[None]:
         """Open the file and make its tables."""

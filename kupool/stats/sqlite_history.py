@@ -49,17 +49,17 @@ _SQL = HistorySql(
 
 
 @implementer(IHistory)
-class SqliteHistory:
+class SqliteStatsHistory:
     """Answers from the tables of ``storage/sql/store``; ``read`` runs a query."""
 
     def __init__(self, read: Read) -> None:
         self._read = read
 
     def series(
-        self, username: str, worker: str, step: str, start: int, end: int
+        self, username: str, worker: str, step: str, between: tuple[int, int]
     ) -> Deferred[Sequence[tuple[int, int]]]:
         """Return (time, count) of a user, or of one worker, oldest first."""
-        return self._rows(_SQL.series(username, worker, step, start, end))
+        return self._rows(_SQL.series(username, worker, step, between))
 
     def rejection_codes(
         self, username: str, worker: str, start: int, end: int
@@ -159,14 +159,16 @@ def count_days_again(connection: sqlite3.Connection, rows: Iterable[MinuteCount]
         workers.setdefault((row.minute // DAY * DAY, row.username), set()).add(row.worker)
     for (day, username), names in workers.items():
         total, last = _counted(connection, "submissions", day, {"username": username})
-        _set(connection, "daily_users", day, {"username": username}, (total, last))
+        _set(connection, "daily_users", day, {"username": username}, counted=(total, last))
         for worker in names - {""}:
             of = {"username": username, "worker": worker}
             found = _counted(connection, "worker_submissions", day, of)
-            _set(connection, "daily_workers", day, of, found)
+            _set(connection, "daily_workers", day, of, counted=found)
         named, _ = _counted(connection, "worker_submissions", day, {"username": username})
         unnamed = (max(0, total - named), last)
-        _set(connection, "daily_workers", day, {"username": username, "worker": ""}, unnamed)
+        _set(
+            connection, "daily_workers", day, {"username": username, "worker": ""}, counted=unnamed
+        )
 
 
 def _counted(
@@ -191,6 +193,7 @@ def _set(
     table: str,
     day: int,
     of: dict[str, str],
+    *,
     counted: tuple[int, str | None],
 ) -> None:
     """Replace what was accepted on a day; a row without anything is deleted."""
@@ -211,4 +214,4 @@ def _set(
     connection.execute(f"DELETE FROM {table} WHERE {same} AND rejected = 0", values)
 
 
-__all__ = ["SqliteHistory", "add_days", "count_days_again"]
+__all__ = ["SqliteStatsHistory", "add_days", "count_days_again"]

@@ -80,7 +80,7 @@ class HistoryPages:
         start, end = self._range(given, STEPS[step], DEFAULT_SPANS[step])
         _require_span("to", start, end, LONGEST_SPANS[step])
         user, worker = split_username(username)
-        points = await self._history.series(user, worker, step, start, end)
+        points = await self._history.series(user, worker, step, (start, end))
         codes = await self._history.rejection_codes(user, worker, start, end)
         before = (await self._history.rolled_up()).before(step)
         return {

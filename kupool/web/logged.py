@@ -30,7 +30,7 @@ SEARCH_BYTES = 256 * 1024 * 1024
 _UNREADABLE = (LogUnavailable, DatabaseClosed, DatabaseUnusable, sqlite3.Error)
 
 
-class Found(NamedTuple):
+class LoggedBatch(NamedTuple):
     """A batch of the log."""
 
     entry: Entry
@@ -56,7 +56,13 @@ class Cursor:
     """
 
     def __init__(
-        self, log: LoggedSubmissions, user: str, minutes: tuple[int, int], span: Span, most: int = 0
+        self,
+        log: LoggedSubmissions,
+        user: str,
+        minutes: tuple[int, int],
+        span: Span,
+        *,
+        most: int = 0,
     ) -> None:
         self._log = log
         self._minutes = minutes
@@ -67,7 +73,7 @@ class Cursor:
         self._most = most
         self.complete = True
 
-    async def next(self) -> Sequence[Found] | None:
+    async def next(self) -> Sequence[LoggedBatch] | None:
         """Return some more batches, perhaps none of those that were read; None at the end.
 
         Raises :class:`ApiError` if the log cannot be read now.
@@ -95,7 +101,7 @@ class Cursor:
             except PoisonBatch:
                 continue  # it is with the dead letters
             if start <= batch.at // 1000 < end:
-                found.append(Found(entry, batch))
+                found.append(LoggedBatch(entry, batch))
         return found
 
 
@@ -141,13 +147,13 @@ class LoggedSubmissions:
         span = await self._stats.history.span(start, end)
         mark = (await self._stats.state()).mark.position
         after = mark if span is None else min(max(span.after, 0), mark)
-        return Cursor(self, user, (start, end), Span(after, await self._last()), SEARCH_BYTES)
+        return Cursor(self, user, (start, end), Span(after, await self._last()), most=SEARCH_BYTES)
 
-    async def uncounted(self, found: Sequence[Found]) -> set[str]:
+    async def uncounted(self, found: Sequence[LoggedBatch]) -> set[str]:
         """Return the ids of those of some batches that are not counted, nor will be perhaps."""
         return set(await self._stats.unapplied([each.batch.batch for each in found]))
 
-    async def find(self, batch_id: str) -> Found | None:
+    async def find(self, batch_id: str) -> LoggedBatch | None:
         """Return the batch of an id, if the log has it."""
         known = await self._stats.history.batch(batch_id)
         if known is None:
@@ -165,9 +171,9 @@ class LoggedSubmissions:
         return None
 
 
-def _decoded(entry: Entry) -> Found | None:
+def _decoded(entry: Entry) -> LoggedBatch | None:
     try:
-        return Found(entry, decode_batch(entry.body))
+        return LoggedBatch(entry, decode_batch(entry.body))
     except PoisonBatch:
         return None
 
@@ -176,4 +182,4 @@ def _unreadable(error: BaseException) -> ApiError:
     return ApiError(503, f"try again: the log cannot be read now: {error}", {b"Retry-After": b"5"})
 
 
-__all__ = ["READ_BYTES", "SEARCH_BYTES", "Cursor", "Found", "LoggedSubmissions"]
+__all__ = ["READ_BYTES", "SEARCH_BYTES", "Cursor", "LoggedBatch", "LoggedSubmissions"]

@@ -21,7 +21,7 @@ from kupool.stats import IStatsStore
 from kupool.stats.history import CountedBatch
 from kupool.web.answers import ApiError
 from kupool.web.history import own_user
-from kupool.web.logged import Found, LoggedSubmissions
+from kupool.web.logged import LoggedBatch, LoggedSubmissions
 from kupool.web.queries import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -83,7 +83,7 @@ class Traces:
         }
 
     def _steps(
-        self, found: Found, each: LoggedSubmission, place: int, counted: CountedBatch | None
+        self, found: LoggedBatch, each: LoggedSubmission, place: int, counted: CountedBatch | None
     ) -> list[dict[str, object]]:
         batch, entry = found.batch, found.entry
         peer = f" from {each.peer}" if each.peer else ""
@@ -143,7 +143,7 @@ class Traces:
         }
 
 
-def _shown(found: Found, place: int, each: LoggedSubmission) -> dict[str, object]:
+def _shown(found: LoggedBatch, place: int, each: LoggedSubmission) -> dict[str, object]:
     return {
         "id": each.id,
         "username": each.username,

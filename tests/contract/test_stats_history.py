@@ -86,7 +86,7 @@ class HistoryContract:
         history = (await self.make_store()).history
         for step in ("minute", "hour", "day"):
             for worker in ("", "rig"):
-                self.assertEqual(list(await history.series("a", worker, step, *DAYS)), [])
+                self.assertEqual(list(await history.series("a", worker, step, DAYS)), [])
         self.assertEqual(list(await history.rejection_codes("a", "rig", *DAYS)), [])
         self.assertEqual(await history.workers(WorkerQuery(*DAYS)), (0, []))
         self.assertEqual(await history.rank("a", *DAYS), Rank(0, 0, 0))
@@ -212,8 +212,8 @@ class HistoryContract:
 
         async def check(minutes: list[tuple[int, int]]) -> None:
             for step, wanted in (("minute", minutes), ("hour", hours), ("day", days)):
-                self.assertEqual(list(await series("alice", "rig1", step, *DAYS)), wanted)
-            self.assertEqual(list(await series("alice", "", "day", *DAYS)), [(T, 5), (T + DAY, 2)])
+                self.assertEqual(list(await series("alice", "rig1", step, DAYS)), wanted)
+            self.assertEqual(list(await series("alice", "", "day", DAYS)), [(T, 5), (T + DAY, 2)])
             found = await self.workers(store, T, T + DAY)
             self.assertEqual(found[0], row("alice.rig1", 3, 4, T + HOUR + 60))
 
@@ -228,9 +228,9 @@ class HistoryContract:
         # One that comes late counts in its day, and is rolled up with the others.
         await store.apply([batch("late", T + 120, "alice.rig1")], {})
         days = [(T, 4), (T + DAY, 2)]
-        self.assertEqual(list(await series("alice", "rig1", "day", *DAYS)), days)
+        self.assertEqual(list(await series("alice", "rig1", "day", DAYS)), days)
         await store.roll_up(T + 2 * DAY, T + DAY)
-        self.assertEqual(list(await series("alice", "rig1", "day", *DAYS)), days)
+        self.assertEqual(list(await series("alice", "rig1", "day", DAYS)), days)
 
     async def test_days_of_corrected_minutes(self) -> None:
         """K-77: a rebuild corrects the days with the minutes."""
@@ -363,11 +363,11 @@ class TakenOver:
         self.assertEqual([r.last for r in page.rows[1:]], [newest, T, newest])
         self.assertEqual(await history.rank("alice", *DAYS), Rank(1, 2, 115))
         self.assertEqual(
-            list(await history.series("alice", "", "day", *DAYS)),
+            list(await history.series("alice", "", "day", DAYS)),
             [(T, 100), (T + DAY, 10), (T + 2 * DAY, 5)],
         )
         self.assertEqual(
-            list(await history.series("alice", "rig1", "hour", *DAYS)),
+            list(await history.series("alice", "rig1", "hour", DAYS)),
             [(hour, 10), (T + 2 * DAY, 3)],
         )
         self.assertEqual((await history.rolled_up()).hours, T + DAY)

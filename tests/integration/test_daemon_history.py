@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.accounts.hashing import hash_token, make_token
 from tests.servers.of_class import of_class
 from tests.servers.running_daemon import LineClient, RunningDaemon
+from tests.servers.services import postgres, rabbit
 
 #: Submissions of each name.
 SUBMITTED = {"alice.rig1": 5, "alice.rig2": 2, "bob": 3, "bob.x": 1}
@@ -205,6 +206,55 @@ class DaemonHistoryTests(SynchronousTestCase):
             with socket.create_connection(("127.0.0.1", self.daemon.http_port), 10) as client:
                 client.sendall(request)
         self.test_download()
+
+
+class ServerHistoryTests(SynchronousTestCase):
+    """Issue 18, build 2 and 5: the same with RabbitMQ and PostgreSQL, after a restart, too."""
+
+    def test_download_and_trace(self) -> None:
+        folder = self.enterContext(tempfile.TemporaryDirectory(prefix="kupool-test-"))
+        daemon = RunningDaemon(
+            "--submit-interval=0",
+            "--mq=rabbit",
+            f"--mq-url={rabbit().new_vhost()}",
+            "--store=pg",
+            f"--pg-dsn={postgres().new_database()}",
+            data=Path(folder) / "data",
+        )
+        self.addCleanup(daemon.__exit__)
+        daemon.start()
+        for name in ("alice.rig1", "bob"):
+            client = LineClient(daemon)
+            job = client.authorize(name)
+            for n in range(20):
+                self.assertIs(client.submit(job, f"{name} {n}")["result"], True)
+            client.close()
+        for _ in range(2):
+            self.check(daemon)
+            self.assertEqual(daemon.stop(), 0)
+            daemon.start()
+
+    def check(self, daemon: RunningDaemon) -> None:
+        until = time.monotonic() + 30
+        while daemon.get("/stats")[1]["accepted_total"] < 40 and time.monotonic() < until:
+            time.sleep(0.1)
+        rows: list[Any] = []
+        while len(rows) < 20 and time.monotonic() < until:
+            with urllib.request.urlopen(daemon.url("/api/submissions?user=alice")) as answer:
+                rows = [json.loads(line) for line in answer.read().splitlines()]
+        self.assertEqual(
+            sorted(row["client_nonce"] for row in rows),
+            sorted(f"alice.rig1 {n}" for n in range(20)),
+        )
+        for row in (rows[0], rows[-1]):
+            status, found = daemon.get(f"/api/trace?id={quote(row['id'], safe='')}")
+            self.assertEqual((status, found["offset"]), (200, row["offset"]))
+            self.assertIs(found["counted"], True)
+            status, listed = daemon.get(f"/api/trace?user=alice&at={row['at']}")
+            self.assertIn(row["id"], [each["id"] for each in listed["submissions"]])
+        status, found = daemon.get("/api/history?username=alice.rig1&step=day")
+        self.assertEqual(sum(point["accepted"] for point in found["points"]), 20)
+        self.assertEqual(daemon.get("/api/rank?user=bob")[1]["accepted"], 20)
 
 
 @contextmanager
