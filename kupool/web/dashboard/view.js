@@ -118,8 +118,9 @@ export class Box {
    * @template T
    * @param {() => Promise<T>} fetch
    * @param {(data: T) => any} render shows the data, by {@link Box#show}
+   * @param {Box[]} [others] further boxes that `render` fills, and that have nothing without it
    */
-  async load(fetch, render) {
+  async load(fetch, render, others = []) {
     try {
       const data = await fetch();
       render(data);
@@ -132,12 +133,18 @@ export class Box {
         this.#stale.hidden = false;
         return;
       }
-      this.#shows = false;
-      this.body.replaceChildren(failed(error, () => {
-        this.body.replaceChildren(loading());
-        this.load(fetch, render);
-      }));
+      for (const other of others) other.#fail(error);
+      this.#fail(error, () => {
+        for (const box of [this, ...others]) box.body.replaceChildren(loading());
+        this.load(fetch, render, others);
+      });
     }
+  }
+
+  /** @param {unknown} error @param {() => void} [again] */
+  #fail(error, again) {
+    this.#shows = false;
+    this.body.replaceChildren(failed(error, again));
   }
 }
 

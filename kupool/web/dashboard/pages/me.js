@@ -51,7 +51,7 @@ export default class Me extends View {
       boxes.rate.show(picture);
       picture.show({ kind: "bar", step: told.step, label: t("box.rate"), series: [{ name: t("series.accepted"), tone: "s1", points: told.points }] });
       boxes.reasons.show(reasons(told.rejections, t("rejections.none")));
-    });
+    }, [boxes.reasons]);
     boxes.download.show(this.#downloads(user));
     this.replaceChildren(h("h1", { class: "name" }, user),
       h("p", { class: "row" }, h("span", { class: "tag" }, t(`role.${visitor.role}`)),

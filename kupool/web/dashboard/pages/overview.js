@@ -197,7 +197,7 @@ export default class Overview extends View {
       this.#reasons.show(reasons(told.rejections ?? {}, t("rejections.none")));
       this.#top.show(this.#users);
       this.#users.show(told.top ?? (told.workers ?? []).map((/** @type {any} */ row) => ({ username: row.worker ? `${told.username}.${row.worker}` : told.username, count: row.count })));
-    });
+    }, [this.#reasons, this.#top]);
   }
 
   async #day() {
@@ -221,7 +221,7 @@ export default class Overview extends View {
         ...(rows.length ? [{ name: t("series.rejected"), tone: "bad", points: filled(from, to, step, rejected) }] : []),
       ] });
       this.#latency(from, to, rows);
-    });
+    }, [this.#delay]);
   }
 
   /** @param {number} from @param {number} to @param {any[]} rows */

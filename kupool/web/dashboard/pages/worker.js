@@ -82,7 +82,7 @@ export default class Worker extends View {
       this.#chart.show({ kind: "bar", step: told.step, label: t("box.rate"), series: [{ name: t("series.accepted"), tone: "s1", points: told.points }] });
       this.#figures.set("range", number(told.points.reduce((sum, point) => sum + (point[1] ?? 0), 0)), t(`range.${this.#range}`));
       why.show(reasons(told.rejections, t(this.#worker && !Object.keys(told.rejections).length ? "rejections.worker" : "rejections.none")));
-    });
+    }, [why]);
   }
 
   /** @param {import("../table.js").DataTable} own */
