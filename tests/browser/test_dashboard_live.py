@@ -145,6 +145,15 @@ class DashboardLiveTests(SynchronousTestCase):
             self.assertEqual(window.page.locator(".state.error, .state.missing").count(), 0)
         self.assertEqual(window.problems, [])
 
+    def test_axis_of_counts(self) -> None:
+        """Issue 18, build 1: the axis of a chart of counts has whole numbers alone."""
+        self.submit("alice.rig1")
+        window = self.look()
+        window.go("/overview")
+        window.until(lambda: window.accepted() == 1, "the submission is not counted")
+        ticks = window.page.locator("[data-box=minutes] .tick:not(.below) text")
+        window.until(lambda: ticks.all_text_contents() == ["0", "1"], "the axis is another one")
+
     def test_pool_without_data(self) -> None:
         """A pool in which nothing has happened yet shows its empty states, and no error."""
         window = self.look()

@@ -22,7 +22,7 @@ from tests.servers.services import required
 AXE = Path(__file__).resolve().parents[2] / ".cache/sdk/node_modules/axe-core/axe.min.js"
 
 #: Seconds for a page to show something: far more than it takes.
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 #: What axe-core finds that shuts people out; the milder kinds are advice.
 GRAVE = ("serious", "critical")
@@ -108,7 +108,9 @@ class Visit:
     def settle(self) -> None:
         """Wait until each part of the page has its data, or says why it has none."""
         self.page.wait_for_selector("main h1")
-        self.until(lambda: self.page.locator(".state.loading").count() == 0, "it stays busy")
+        self.until(
+            lambda: self.page.locator(".state.loading:visible").count() == 0, "it stays busy"
+        )
 
     def until(self, holds: Callable[[], object], problem: str) -> None:
         """Wait until something holds; raises :class:`AssertionError` with the problem."""

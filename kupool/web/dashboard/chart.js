@@ -24,11 +24,15 @@ import { t } from "./i18n.js";
 const [TOP, RIGHT, BOTTOM, LEFT] = [8, 8, 22, 44];
 const HOUR = 3_600_000;
 
-/** Returns 3 to 5 round numbers from 0 to at least a maximum. @param {number} most */
-export function ticks(most) {
+/**
+ * Returns some round numbers from 0 to at least a maximum; only whole ones where things are counted.
+ * @param {number} most @param {boolean} [whole]
+ */
+export function ticks(most, whole = false) {
   const rough = Math.max(most, 1e-9) / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? rough;
+  const steps = [1, 2, 2.5, 5, 10].map((n) => n * power).filter((n) => !whole || Number.isInteger(n));
+  const step = steps.find((n) => n >= rough) ?? (whole ? 1 : rough);
   const count = Math.max(1, Math.ceil(most / step - 1e-9));
   return Array.from({ length: count + 1 }, (_, at) => at * step);
 }
@@ -97,12 +101,13 @@ export class TimeChart extends HTMLElement {
     this.#picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.#picture.setAttribute("width", width);
     this.#picture.setAttribute("height", height);
-    const scale = ticks(this.#most());
+    const scale = ticks(this.#most(), !data.format);
     const top = scale[scale.length - 1];
     const y = (/** @type {number} */ value) => height - BOTTOM - (value / top) * (height - TOP - BOTTOM);
     const grid = scale.map((value) => svg("g", { class: "tick" },
       svg("line", { x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }),
-      svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, short(value))));
+      svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" },
+        data.format && value ? data.format(value) : short(value))));
     this.#picture.replaceChildren(...grid, ...this.#below(times), ...(data.kind === "line"
       ? data.series.map((series) => this.#line(series, y)) : this.#bars(y)), this.#cursor);
     this.#mark();
