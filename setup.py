@@ -20,7 +20,11 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["kupool", "kupool.*"]),
     py_modules=["twisted.plugins.kupool_plugin"],
-    package_data={"kupool.storage": ["sql/*/*.sql"], "kupool": ["py.typed"]},
+    package_data={
+        "kupool.storage": ["sql/*/*.sql"],
+        "kupool.web": ["dashboard/*", "dashboard/pages/*"],
+        "kupool": ["py.typed"],
+    },
     install_requires=[
         "twisted>=26.10",
         "zope.interface>=6.0",
@@ -43,6 +47,8 @@ setup(
             "centrifuge-python>=0.7,<0.8",
             # The client of the server API of live channels; from 5.2 on it has all its methods.
             "cent>=5.2,<6",
+            # Drives Chromium in tests/browser; the browser itself is the system's.
+            "playwright>=1.65",
             "pytest>=8.0",
             "pytest-twisted>=1.14",
             "pytest-xdist>=3.8",

@@ -77,6 +77,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "topics": {"errors", "callbacks", "timing", "wire", "session", "net", "storage", "amqp", "log"},
     "stats": {"errors", "timing", "wire", "log", "storage"},
     "backup": {"wire", "storage", "log", "topics"},
+    "activity": {"errors", "timing", "wire", "session", "net", "storage", "topics", "pool"},
     "pool": {
         "errors",
         "accounts",

@@ -25,7 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 from twisted.internet.threads import deferToThread
 
-from kupool.client.histogram import Histogram
+from kupool.timing.histogram import Histogram
 from kupool.topics.consumer import GroupConsumer, MemberSettings
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.records import NewRecord

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from kupool.client.histogram import Histogram
+from kupool.timing.histogram import Histogram
 
 #: Most jobs whose spread is remembered.
 MAX_JOBS = 100

@@ -149,6 +149,7 @@ class _Demo:
                 lambda failure: self._output.line(failure.getErrorMessage())
             )
         if self._stats:
+            self._output.line(f"The dashboard: {self._stats.removesuffix('stats')}")
             self._output.line(f"The counts: curl {self._stats}")
             self._reactor.callLater(FIRST_TABLE, self._begin_tables)
 

@@ -78,6 +78,11 @@ class BusPart:
             )
 
     @property
+    def remote(self) -> bool:
+        """Whether it has other nodes, which it reaches over RabbitMQ."""
+        return isinstance(self.bus, RabbitBus)
+
+    @property
     def problem(self) -> str:
         """Why the other nodes cannot be reached; empty if they can, or if there are none."""
         return self.bus.problem if isinstance(self.bus, RabbitBus) else ""

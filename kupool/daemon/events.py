@@ -29,6 +29,7 @@ STARTED = "started"
 STOPPING = "stopping"
 RELOADED = "reloaded"
 NOT_RELOADED = "reload.refused"
+ADMIN = "admin"
 
 #: The longest text of a reason, in characters.
 LONGEST = 500
@@ -56,8 +57,11 @@ class TopicEvents:
         self._session(OPENED, session, {"peer": peer})
 
     def closed(self, session: Session, reason: str) -> None:
-        """Write that a session has ended."""
-        self._session(CLOSED, session, {"reason": reason[:LONGEST]})
+        """Write that a session has ended, where it came from and since when it was there."""
+        more: dict[str, object] = {"reason": reason[:LONGEST], "peer": session.peer}
+        if session.since:
+            more["since"] = int(session.since * 1000)
+        self._session(CLOSED, session, more)
 
     def _session(self, kind: str, session: Session, more: Mapping[str, object]) -> None:
         event = {**session_event(session, int(self._wall() * 1000)), **more}
@@ -144,6 +148,7 @@ def _by_part(reasons: Iterable[str]) -> dict[str, str]:
 
 
 __all__ = [
+    "ADMIN",
     "BAN",
     "BAN_OVER",
     "CLOSED",

@@ -16,6 +16,9 @@ RABBIT_TOPICS_FILE = "topics_rabbit.sqlite"
 #: The note that topics in RabbitMQ, of which PostgreSQL knows, were moved away.
 SHARED_TOPICS_FILE = "topics_shared.sqlite"
 
+#: What clients asked by minute. Nothing else depends on it, so no backup has it.
+ACTIVITY_FILE = "activity.sqlite"
+
 #: The file of the secret with which commands on this machine use the HTTP API.
 SECRET_FILE = "http-secret"  # noqa: S105 - the name of a file
 

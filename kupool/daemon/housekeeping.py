@@ -99,6 +99,7 @@ class Housekeeping:
         self._parts.coordinator.save_again()
         self._parts.clock_watch.look()
         self._memory.look()
+        self._parts.activity.look()
         for database in self._parts.databases:
             database.look()
         self._watch()

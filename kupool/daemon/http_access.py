@@ -19,6 +19,7 @@ from kupool.settings import Settings
 from kupool.storage.copies import replace_file
 from kupool.web.access import WebAccess
 from kupool.web.answers import ApiResource
+from kupool.web.audit import AuditTrail
 from kupool.web.control import KnownHosts
 from kupool.web.login import LoginPages
 
@@ -43,12 +44,14 @@ def make_http_access(
     permissions: PermissionTable,
     others: Sequence[Any] = (),
     folder: Path | None,
+    trail: AuditTrail | None = None,
 ) -> HttpAccess:
     """Read the secret and the keys in the data folder, or make them. Blocking.
 
     Without a data folder and a secret in the settings there is none, and keys are made for this
     process alone. ``permissions`` say who may use a route. ``others`` are the public keys of those
-    whose tokens are accepted too. Raises :class:`OSError` and :class:`ValueError`.
+    whose tokens are accepted too. ``trail`` is told of each change by HTTP. Raises
+    :class:`OSError` and :class:`ValueError`.
     """
     own = settings.logins
     if own.token_secret:
@@ -67,6 +70,7 @@ def make_http_access(
         tokens=tokens,
         proxies=TrustedProxies(settings.listen.http_trusted_proxies),
         permissions=permissions,
+        trail=trail,
     )
     pages = LoginPages(access, tokens, own.token_lifetime, wall)
     api_key = settings.live.api_key

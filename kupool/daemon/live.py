@@ -156,10 +156,13 @@ class LivePart:
                 count=ended,
             )
 
-    def routes(self, http: HttpAccess, settings: Settings) -> Mapping[str, ApiResource]:
+    def routes(
+        self, http: HttpAccess, settings: Settings, others: Mapping[str, ApiResource]
+    ) -> Mapping[str, ApiResource]:
         """Return the routes of the HTTP API that are about live channels.
 
-        Pages of ``ws_origins`` of the settings may use ``/events``.
+        Pages of ``ws_origins`` of the settings may use ``/events``. ``others`` are the other
+        routes, of which some may have the same path.
         """
         control, access = LiveControl(self._set_interval, self._status), http.access
         path = "/api/live/interval"
@@ -170,7 +173,7 @@ class LivePart:
             "/events": self.streams.route(access, settings.listen.ws_origins),
             path: access.resource(path, {b"POST": control.interval}),
             LIVE_STATUS: access.resource(LIVE_STATUS, {b"GET": control.status}),
-            **api.routes(http.routes),
+            **api.routes(others),
         }
 
     def _set_interval(self, seconds: float) -> None:

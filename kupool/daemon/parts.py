@@ -16,6 +16,7 @@ from twisted.cred.checkers import ICredentialsChecker
 
 from kupool.accounts.authenticator import Authenticator
 from kupool.accounts.logins import Logins
+from kupool.daemon.activity import ActivityPart, MethodCounts, PoolTotals, make_activity
 from kupool.daemon.addresses import advertised
 from kupool.daemon.bus import BusPart, make_bus, make_events, make_room_bus, serve_bus
 from kupool.daemon.bus_compatible import CompatiblePart, make_compatible
@@ -33,6 +34,7 @@ from kupool.daemon.files import (
     topics_kind,
     uses_files,
 )
+from kupool.daemon.history import PastPart, make_history
 from kupool.daemon.login_limits import login_settings
 from kupool.daemon.permissions import grants_of
 from kupool.daemon.rooms import RoomsPart, make_rooms
@@ -123,6 +125,8 @@ class Parts:
     rooms: RoomsPart | None
     topics: TopicsPart | None
     live: LivePart | None
+    history: PastPart
+    activity: ActivityPart
     news: DaemonNews
 
 
@@ -164,6 +168,7 @@ def build(
     way: Any = log if postgres is None else FencedLog(log, lambda: postgres.taken_over)
     bus = make_bus(settings.bus, reactor, wall, log_url=settings.log.url)
     methods = Router()
+    calls = MethodCounts(methods)
     table = PermissionTable(grants_of(settings))
     known_users = bool(settings.listen.auth)
     bus_part = None
@@ -247,16 +252,28 @@ def build(
             lambda name: stats.counted(*split_username(name)),
         ),
         permissions=table,
+        wall=wall,
+    )
+    activity = make_activity(
+        settings,
+        reactor,
+        wall,
+        PoolTotals(calls, acceptance, lambda: pool, lambda: server),
+        acceptance=acceptance,
+        server=lambda: server,
+        topics=None if topics is None else topics.world.topics,
+        events=None if topics is None else topics.events,
     )
     certificates = Certificates(reactor, wall)
-    tenants: list[Any] = [part.service for part in (bus_part, rooms) if part is not None]
+    tenants: list[Any] = [activity.book]
+    tenants += [part.service for part in (bus_part, rooms) if part is not None]
     if topics is not None:
         tenants.append(topics.sessions)
     if live is not None:
         tenants.append(live.methods)
     server = Server(
         reactor,
-        Tenants(pool, *tenants) if tenants else pool,
+        Tenants(pool, *tenants),
         server_settings(settings.listen, settings.limits),
         framing=settings.listen.framing,
         transport=settings.listen.transport,
@@ -311,6 +328,17 @@ def build(
         rooms=rooms,
         topics=topics,
         live=live,
+        history=make_history(
+            settings,
+            reactor,
+            wall,
+            log=log,
+            stats=stats,
+            pool=pool,
+            connections=server.manager,
+            bus=bus is not None,
+        ),
+        activity=activity,
         news=_news(topics, live),
     )
 

@@ -30,8 +30,10 @@ from kupool.daemon.exposed import exposed_secrets
 from kupool.daemon.files import has_spool, topics_setting
 from kupool.daemon.housekeeping import Housekeeping
 from kupool.daemon.http_access import HttpAccess, make_http_access
+from kupool.daemon.limit_use import LimitUses
 from kupool.daemon.memory import Memory, make_give_back
 from kupool.daemon.notify import notify
+from kupool.daemon.overview import PoolOverview
 from kupool.daemon.parts import Parts, build
 from kupool.daemon.start_warnings import start_warnings
 from kupool.daemon.status import RUNNING, Status
@@ -184,6 +186,7 @@ class Daemon:
                 permissions=self.parts.permissions,
                 others=others,
                 folder=None if folder is None else folder.path,
+                trail=self.parts.activity.trail,
             )
             for database in self.parts.databases:
                 database.check(verify=folder is None or not folder.is_clean(database.path))
@@ -235,6 +238,7 @@ class Daemon:
         self.status.enter("opening")
         await self._open("mq_url" if settings.log.kind == "rabbit" else "data", parts.log)
         await self._open("pg_dsn" if settings.storage.kind == "pg" else "data", parts.stats)
+        await self._open("mq_url" if settings.log.kind == "rabbit" else "data", parts.history)
         if parts.bus is not None:
             await self._open("bus_url" if settings.bus.url.strip() else "mq_url", parts.bus)
         if parts.rooms is not None:
@@ -256,6 +260,7 @@ class Daemon:
             parts.logins.start()
         if parts.live is not None:
             parts.live.start()
+        await parts.activity.start()
         self.status.enter("listening")
         await self._listen_everywhere()
         collect_rarely()
@@ -394,14 +399,18 @@ class Daemon:
     async def _listen_http(self, settings: ListenSettings) -> None:
         bus, http = self.parts.bus, self._http_access
         assert http is not None
-        more = dict(http.routes)
+        more = {**http.routes, **self.parts.history.routes(http.access)}
         if bus is not None:
             more.update(bus.routes(http.access, self.settings.bus))
+        limits = LimitUses(self.parts, lambda: self.settings).pages()
+        more.update(limits.routes(http.access))
         if self.parts.topics is not None:
             more.update(self.parts.topics.routes(http.access, self.settings.topics))
+        overview = PoolOverview(self._reactor, self.parts, self.status)
+        more.update(self.parts.activity.routes(http.access, settings, overview.read))
         live = self.parts.live
         if live is not None:
-            more.update(live.routes(http, self.settings))
+            more.update(live.routes(http, self.settings, more))
         site = make_site(
             self._reactor,
             self.status,
@@ -501,11 +510,13 @@ class Daemon:
         await self._step("counting", self._finish_counting(working), working)
         if self._http is not None:
             await self._step("http", maybeDeferred(self._http.stopListening), deadline)
+        await self._step("activity", parts.activity.stop(), deadline)
         await self._step("certificates", parts.certificates.stop(), deadline)
         await self._step("housekeeping", self._housekeeping.stop(), deadline)
         await self._step("owner", self._release(), deadline)
         if parts.topics is not None:
             await self._step("topics", parts.topics.close(), deadline)
+        await self._step("history", parts.history.close(), deadline)
         await self._step("store", parts.stats.close(), deadline)
         await self._step("log", parts.log.close(), deadline)
         if parts.folder is not None:

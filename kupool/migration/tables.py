@@ -64,6 +64,18 @@ def _counts(name: str) -> Table:
     return Table(name, tuple(c.name for c in columns[:-1]), columns, "submission_count")
 
 
+def _days(name: str) -> Table:
+    workers = (Column("worker", TEXT),) if name.endswith("workers") else ()
+    key = (Column("day", TIME), Column("username", TEXT), *workers)
+    columns = (
+        *key,
+        Column("accepted", INTEGER),
+        Column("rejected", INTEGER),
+        Column("last_minute", TIME),
+    )
+    return Table(name, tuple(column.name for column in key), columns, "accepted")
+
+
 def _one_row(name: str, *columns: Column) -> Table:
     return Table(name, ("only_row",), (Column("only_row", INTEGER), *columns))
 
@@ -92,6 +104,20 @@ TABLES = (
         ),
         "rejection_count",
     ),
+    Table(
+        "worker_rejections",
+        ("username", "worker", "code", "timestamp"),
+        (
+            Column("username", TEXT),
+            Column("worker", TEXT),
+            Column("code", INTEGER),
+            Column("timestamp", TIME),
+            Column("rejection_count", INTEGER),
+        ),
+        "rejection_count",
+    ),
+    _days("daily_users"),
+    _days("daily_workers"),
     Table(
         "applied_batches",
         ("batch_id",),

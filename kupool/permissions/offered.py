@@ -38,7 +38,8 @@ class Offered(NamedTuple):
     """A method or a route that the program has, and the role that is enough for it by default.
 
     One that is ``open`` takes everybody: no rule changes that. One that ``changes`` something is
-    never permitted to everybody by a rule if it needs a role by default.
+    never permitted to everybody by a rule if it needs a role by default. Each use of one with a
+    name in ``audit`` is written to the audit trail under that name.
     """
 
     action: str
@@ -46,6 +47,7 @@ class Offered(NamedTuple):
     role: str = ANONYMOUS
     open: bool = False
     changes: bool = False
+    audit: str = ""
 
     @property
     def levels(self) -> str:
@@ -181,6 +183,7 @@ METHODS = (
 #: The routes of the HTTP server. HEAD counts as GET.
 ROUTES = (
     Offered("GET", "/", open=True),
+    Offered("GET", "/dashboard", open=True),
     Offered("GET", "/health", open=True),
     Offered("GET", "/ready", open=True),
     # The first message on it has to be an authorize.
@@ -190,11 +193,25 @@ ROUTES = (
     Offered("POST", "/api/refresh", WORKER, changes=True),
     Offered("GET", "/api/me"),
     Offered("GET", "/stats", WORKER),
+    # A worker sees only what is theirs.
+    *(
+        Offered("GET", f"/api/{name}", WORKER)
+        for name in ("history", "workers", "rank", "submissions", "trace")
+    ),
     Offered("GET", "/shutdown/status", OPERATOR),
-    Offered("POST", "/jobs/rotate", OPERATOR, changes=True),
-    Offered("POST", "/jobs/interval", OPERATOR, changes=True),
+    Offered("POST", "/jobs/rotate", OPERATOR, changes=True, audit="jobs.rotate"),
+    Offered("POST", "/jobs/interval", OPERATOR, changes=True, audit="jobs.interval"),
     Offered("GET", "/bans", OPERATOR),
-    Offered("POST", "/bans/lift", OPERATOR, changes=True),
+    Offered("POST", "/bans/lift", OPERATOR, changes=True, audit="bans.lift"),
+    # A worker sees only what is theirs.
+    Offered("GET", "/api/sessions", WORKER),
+    Offered("GET", "/api/sessions/ended", WORKER),
+    Offered("GET", "/api/users", WORKER),
+    Offered("GET", "/api/requests", OPERATOR),
+    Offered("GET", "/api/overview", OPERATOR),
+    Offered("GET", "/api/audit", OPERATOR),
+    Offered("POST", "/api/sessions/close", OPERATOR, changes=True, audit="sessions.close"),
+    Offered("POST", "/api/bans/add", OPERATOR, changes=True, audit="bans.add"),
     Offered("POST", "/bus/publish", OPERATOR, changes=True),
     Offered("GET", "/bus/publish", OPERATOR, changes=True),
     # What a browser asks before it sends something from another site's page.
@@ -216,8 +233,10 @@ ROUTES = (
         )
         for method in methods
     ),
-    Offered("POST", "/api/live/interval", OPERATOR, changes=True),
+    Offered("POST", "/api/live/interval", OPERATOR, changes=True, audit="live.interval"),
     Offered("GET", "/api/live/status", OPERATOR),
+    Offered("GET", "/api/limits", OPERATOR),
+    Offered("GET", "/api/rooms", OPERATOR),
     *(Offered("POST", f"/api/{name}", ADMIN, changes=True) for name in LIVE_METHODS),
     *(Offered("GET", operation_path(name)) for name in TOPIC_READS),
     *(Offered("POST", operation_path(name)) for name in (*TOPIC_READS, *TOPIC_CHANGES)),

@@ -30,6 +30,9 @@ from kupool.timing.waiting import Waiters
 from kupool.wire.batches import VERSION, Batch, encode_batch
 from kupool.wire.messages import RequestId, encode_error, encode_success
 
+#: Seconds between two batches whose time until the answer is measured.
+SAMPLE = 0.05
+
 #: Seconds without an answer after which the log counts as unavailable, not only as slow.
 UNANSWERED = 2.0
 
@@ -63,6 +66,7 @@ class _Batch:
         "message_ids",
         "minute_ends",
         "nonces",
+        "read",
         "sent",
         "serial",
         "settled",
@@ -77,6 +81,8 @@ class _Batch:
         #: opened.
         self.sent = began
         self.minute_ends = minute_ends
+        #: When its first submission was read, if the time until the answer is measured.
+        self.read: float | None = None
         # One submission to each index. Five appends are cheaper than a tuple that
         # has to be taken apart again.
         self.connections: list[Connection] = []
@@ -95,6 +101,10 @@ class Acceptance:
 
     ``instance`` makes the ids of this process's batches unique. ``wall`` returns seconds since the
     epoch. ``events`` is told about each durable batch.
+
+    ``answered`` is called with the seconds from the time at which the first submission of a batch
+    was read until it was answered with ``true``; not for each batch, but for at most one that
+    begins in :data:`SAMPLE` seconds.
     """
 
     _log = Logger()
@@ -138,11 +148,18 @@ class Acceptance:
         #: Counts rejections, both here and in the handlers.
         self.rejections = RejectionTally(wall)
         self.events = events
+        self.answered: Callable[[float], object] = _nothing
+        self._sample_at = float("-inf")
 
     @property
     def batches_in_flight(self) -> int:
         """Batches that the log has not confirmed yet."""
         return len(self._in_flight)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether some submissions are neither durable nor refused yet."""
+        return self._open is not None or bool(self._in_flight)
 
     @property
     def unanswered(self) -> float:
@@ -172,6 +189,7 @@ class Acceptance:
         nonces.reserve(nonce, batch.serial)
         job.remembered += 1
         session.last_accepted = now
+        session.accepted += 1
         if session.shared:
             for bucket in session.shared:
                 bucket.spend(now)
@@ -230,6 +248,9 @@ class Acceptance:
         wall = self._wall()
         batch = _Batch(self._serial, int(wall * 1000), now, now + 60.0 - wall % 60.0)
         self._open = batch
+        if now >= self._sample_at:
+            self._sample_at = now + SAMPLE
+            batch.read = now
         self._seen = 0
         if self._instant:
             connection.around.after_turn(self._look)
@@ -346,6 +367,8 @@ class Acceptance:
                 if payloads:
                     connection.send_many(payloads)
             start = end
+        if batch.read is not None:
+            self.answered(self._clock.seconds() - batch.read)
         self._finish(batch, DUPLICATE)
         if self.events.wants_accepted:
             self.events.accepted(partial(self._entry, batch))
@@ -364,12 +387,14 @@ class Acceptance:
             batch.connections, batch.message_ids, batch.jobs, batch.nonces, strict=True
         ):
             session: Session = connection.context
+            session.accepted -= 1
+            session.rejected += 1
             job.nonces.scope(session.scope).release(nonce)
             job.remembered -= 1
             session.last_accepted = float("-inf")
             for bucket in session.shared:
                 bucket.refund()
-            self.rejections.add(session.user, UNAVAILABLE, now)
+            self.rejections.add(session.username, UNAVAILABLE, now)
             if message_id is not None:
                 connection.send(encode_error(message_id, UNAVAILABLE))
         self._finish(batch, UNAVAILABLE)
@@ -378,7 +403,7 @@ class Acceptance:
         if batch.waiters:
             now = self._clock.seconds()
             for connection, message_id in batch.waiters:
-                self.rejections.add(connection.context.user, error, now)
+                self.rejections.add(connection.context.username, error, now)
                 if message_id is not None:
                     connection.send(encode_error(message_id, error))
         if batch.settled is not None:
@@ -392,4 +417,8 @@ class Acceptance:
             self._watch = self._clock.callLater(0, self._look)
 
 
-__all__ = ["UNANSWERED", "Acceptance", "BatchSettings"]
+def _nothing(seconds: float) -> None:
+    """Do nothing."""
+
+
+__all__ = ["SAMPLE", "UNANSWERED", "Acceptance", "BatchSettings"]

@@ -62,6 +62,8 @@ class Greeting:
         self._logins = logins
         self._permissions = permissions
         self._names = names
+        #: How often ``authorize`` was called, rightly or not.
+        self.asked = 0
         authorize = request_type("authorize", AuthorizeParams)
         self._decode: Callable[[bytes], Any] = request_decoder({"authorize": authorize}).decode
 
@@ -80,10 +82,12 @@ class Greeting:
             if loose is None:
                 self._refuse(connection, None, "the first message is not a JSON request")
             elif loose.method == "authorize":
+                self.asked += 1
                 self._refuse(connection, loose.id, _wrong(loose, error))
             else:
                 self._refuse(connection, loose.id)
             return None
+        self.asked += 1
         name: str = message.params.username
         if message.id is None or not valid_id(message.id):
             self._refuse(connection, None, NEEDS_ID)

@@ -145,7 +145,10 @@ class Handlers:
         add = self._add
         if add(connection, message_id, job, params.client_nonce):
             return None
-        self._count(connection.context.user, UNAVAILABLE, connection.last_seen)
+        session: Session = connection.context
+        session.rejected += 1
+        session.last_rejected = connection.last_seen
+        self._count(session.username, UNAVAILABLE, connection.last_seen)
         return UNAVAILABLE
 
     def _misfit(self, connection: Connection, message_id: RequestId, params: object) -> object:
@@ -168,6 +171,8 @@ class Handlers:
     ) -> ErrorText | None:
         """Count a rejection; returns the error to answer with, or None if that is done already."""
         session: Session = connection.context
+        session.rejected += 1  # also if that is told and counted later
+        session.last_rejected = connection.last_seen
         excess = self._spend_attempt(session, connection.last_seen)
         if error is DUPLICATE:  # in the job that the judge made current
             serial = session.nonces.used.get(nonce)
@@ -175,7 +180,7 @@ class Handlers:
                 connection, message_id, serial
             ):
                 return None
-        self._count(session.user, error, connection.last_seen)
+        self._count(session.username, error, connection.last_seen)
         if excess:
             standing = self._scores.add(connection, connection.last_seen)
             if standing is AddressStanding.BANNED:

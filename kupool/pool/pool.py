@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -53,7 +54,8 @@ class Pool:
     """Makes sessions of connections, and sends them jobs over a channel.
 
     ``events`` is told about jobs and sessions. ``permissions`` say which methods a session may
-    call, by default all.
+    call, by default all. ``wall`` returns seconds since the epoch; without it sessions do not know
+    since when they are there.
     """
 
     _log = Logger()
@@ -71,21 +73,25 @@ class Pool:
         logins: Logins | None = None,
         names: Names | None = None,
         permissions: PermissionTable | None = None,
+        wall: Callable[[], float] | None = None,
     ) -> None:
         self._clock = clock
+        self._wall = wall
         self._book = book
         self._acceptance = acceptance
         self._handlers = handlers
         self.settings = settings
         self._permissions = permissions or PermissionTable()
         self._permitted = PermittedMethods(handlers, self._permissions)
-        self._greeting = Greeting(self._admit, logins, self._permissions, names)
+        self.greeting = Greeting(self._admit, logins, self._permissions, names)
         self._channel = channel
         self._events = events
         self._payload: tuple[Job, bytes, int] | None = None
         self._by_user = SharedBuckets(settings.user_rate, max(1.0, settings.user_rate))
         self._by_ip = SharedBuckets(settings.ip_rate, max(1.0, settings.ip_rate))
         self.users: Counter[str] = Counter()
+        #: The sessions of each full name, with the worker.
+        self.usernames: Counter[str] = Counter()
         self.sessions = 0
         #: Seconds until the last job was in every outbox.
         self.broadcast_seconds = 0.0
@@ -94,7 +100,7 @@ class Pool:
 
     def opened(self, connection: Connection) -> None:
         """Start the time limit for ``authorize`` of a new connection."""
-        connection.router = self._greeting
+        connection.router = self.greeting
         connection.max_frame = min(self.settings.first_frame, self.settings.max_frame)
         patience = self.settings.authorize_timeout
         late = CLOSE_UNAUTHORIZED.about(f"no authorize within {patience:g} s")
@@ -112,14 +118,18 @@ class Pool:
         self.users[session.user] -= 1
         if not self.users[session.user]:
             del self.users[session.user]
+        self.usernames[session.username] -= 1
+        if not self.usernames[session.username]:
+            del self.usernames[session.username]
+        why = session.end or reason.getErrorMessage()
         self._log.debug(
             "{username} left: {reason}",
             username=session.username,
             session=session.session_id.hex(),
             remote=connection.peer,
-            reason=reason.getErrorMessage(),
+            reason=why,
         )
-        self._events.closed(session, reason.getErrorMessage())
+        self._events.closed(session, why)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
         """Let a peer that has finished sending receive its pending answers."""
@@ -131,7 +141,10 @@ class Pool:
         """Make the session of a connection; returns the payload of its first job."""
         settings = self.settings
         suffix = secrets.token_hex(8) if settings.nonce_scope == "session" else ""
-        session = Session(username, settings.duplicate_scope, suffix, role, peer=connection.peer)
+        since = 0.0 if self._wall is None else self._wall()
+        session = Session(
+            username, settings.duplicate_scope, suffix, role, peer=connection.peer, since=since
+        )
         session.shared = self._shared(session, connection)
         connection.context = session
         connection.deadline = None
@@ -141,6 +154,7 @@ class Pool:
         self._channel.subscribe(connection)
         self.sessions += 1
         self.users[session.user] += 1
+        self.usernames[session.username] += 1
         self._log.debug(
             "{username} authorized",
             username=username,

@@ -28,26 +28,39 @@ class Session:
     ``scope`` is the key under which the session's nonces are remembered. ``suffix`` is appended to
     each server nonce that it gets; it is empty in the nonce scope ``pool``. ``role`` is the most
     that the user may do. ``peer`` is the address of the connection. Times are in seconds on the
-    clock of the process.
+    clock of the process, but ``since``, when it authorized, is in seconds since the epoch; 0 if
+    that is not known. ``end`` says why the server closed it; empty if it did not.
     """
 
     __slots__ = (
+        "accepted",
         "attempts",
+        "end",
         "job",
         "last_accepted",
+        "last_rejected",
         "nonces",
         "peer",
+        "rejected",
         "role",
         "scope",
         "session_id",
         "shared",
+        "since",
         "suffix",
         "user",
         "username",
     )
 
     def __init__(
-        self, username: str, scope: str, suffix: str = "", role: str = "", *, peer: str = ""
+        self,
+        username: str,
+        scope: str,
+        suffix: str = "",
+        role: str = "",
+        *,
+        peer: str = "",
+        since: float = 0.0,
     ) -> None:
         self.session_id = secrets.token_bytes(16)
         self.username = username
@@ -55,7 +68,11 @@ class Session:
         self.suffix = suffix
         self.role = role
         self.peer = peer
-        self.last_accepted = float("-inf")
+        self.since = since
+        self.end = ""
+        #: Submissions that were accepted, those of open batches included, and rejected.
+        self.accepted = self.rejected = 0
+        self.last_accepted = self.last_rejected = float("-inf")
         #: The allowance for rejected submissions; None means a full one.
         self.attempts: Bucket | None = None
         #: The allowance for accepted submissions, shared with other sessions.

@@ -1,4 +1,4 @@
-"""Counts of rejected submissions by user, reason and minute. Pure: times are given."""
+"""Counts of rejected submissions by name, reason and minute. Pure: times are given."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from kupool.errors import ErrorText
 from kupool.wire.batches import Rejection
+from kupool.wire.messages import split_username
 
-#: At most this many (user, reason, minute) are counted between two commits; more rejections are
+#: At most this many (name, reason, minute) are counted between two commits; more rejections are
 #: counted without a name.
 MAX_TALLIES = 10_000
 
@@ -25,16 +26,16 @@ class RejectionTally:
         #: Rejections of each reason since the start, without those of the current minute.
         self._outcomes: Counter[str] = Counter()
         self._earlier: Counter[Rejection] = Counter()
-        #: (user, reason) -> count of the current minute, which ends at ``_minute_ends``.
+        #: (name, reason) -> count of the current minute, which ends at ``_minute_ends``.
         self._counts: dict[tuple[str, ErrorText], int] = {}
         self._minute = 0
         self._minute_ends = float("-inf")
 
-    def add(self, user: str, error: ErrorText, now: float) -> None:
-        """Count one rejection; ``now`` is in seconds on the clock of the process."""
+    def add(self, username: str, error: ErrorText, now: float) -> None:
+        """Count one rejection of a session; ``now`` is in seconds on the clock of the process."""
         if now >= self._minute_ends:
             self._begin_minute(now)
-        counts, key = self._counts, (user, error)
+        counts, key = self._counts, (username, error)
         count = counts.get(key)
         if count is None:
             count = 0
@@ -50,14 +51,15 @@ class RejectionTally:
         self._minute_ends = now + 60.0 - wall % 60.0
 
     def _put_by(self) -> None:
-        for (user, error), count in self._counts.items():
+        for (username, error), count in self._counts.items():
             self._outcomes[error.text] += count
-            self._earlier[Rejection(user, error.code, self._minute)] += count
+            user, worker = split_username(username)
+            self._earlier[Rejection(user, error.code, self._minute, worker)] += count
         self._counts = {}
         self._minute_ends = float("-inf")
 
     def __len__(self) -> int:
-        """Return the number of (user, reason, minute) with counts to take."""
+        """Return the number of (name, reason, minute) with counts to take."""
         return len(self._counts) + len(self._earlier)
 
     @property

@@ -427,6 +427,12 @@ class LimitSettings:
         "new user names per minute from one IP address; 5000 of them, or --max-connections-per-ip "
         "if that is more, may come at once; trusted proxies are exempt; 0: no limit",
     )
+    known_users: int = _setting(
+        COUNT,
+        "20000",
+        "users whose totals since the start of the daemon are kept after their last session has "
+        "ended; of more, those who left first are forgotten",
+    )
     max_frame: int = _setting(SIZE, "64KiB", "maximum size of a message", least=64, reload=True)
     first_frame: int = _setting(
         SIZE,

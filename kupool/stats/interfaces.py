@@ -24,6 +24,9 @@ class IStatsStore(Interface):
     """
 
     persistent = Attribute("Whether the counts outlive the process.")
+    history = Attribute(
+        "Answers questions about days and months: an :class:`~kupool.stats.history.IHistory`."
+    )
 
     def open() -> Deferred[None]:
         """Prepare the store; fails with a clear error if that is impossible."""

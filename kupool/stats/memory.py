@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -10,12 +11,13 @@ from zope.interface import implementer
 
 from kupool.log import Gap, Identity, Mark, Plan, StoreState
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
-from kupool.stats.fold import DAY, HOUR, fold_rows
+from kupool.stats.daily import fold_days
+from kupool.stats.fold import DAY, HOUR, as_rows, fold_rows
+from kupool.stats.history import CountedBatch, RolledUp
+from kupool.stats.memory_history import Days, MemoryStatsHistory, MemoryTables
+from kupool.stats.memory_history import Rows as _Rows
 from kupool.stats.positions import NOWHERE, Span, spans
 from kupool.stats.snapshot import IVisitor, MinuteSpan, Snapshot, Superseded
-
-#: (user, worker, minute or hour or day) -> count; the user's own row has an empty worker.
-_Rows = Counter[tuple[str, str, int]]
 
 
 @implementer(IStatsStore)
@@ -32,7 +34,10 @@ class MemoryStats:
         self._names: set[tuple[str, str]] = set()
         self._rejections: Counter[Rejection] = Counter()
         self._applied: dict[str, tuple[bytes, int]] = {}
-        self._rolled_up = 0
+        self._counted: dict[str, CountedBatch] = {}
+        self._rolled_up = self._hours_rolled_up = 0
+        self._daily_users, self._daily_workers = Days(), Days()
+        self.history = MemoryStatsHistory(self._tables)
         #: The serial number, which grows with each correction.
         self._serial = 0
         self._identity: Identity | None = None
@@ -45,6 +50,19 @@ class MemoryStats:
         self._spans: dict[int, Span] = {}
         self._gaps: list[tuple[Gap, str]] = []
         self._retention_time: float | None = None
+
+    def _tables(self) -> MemoryTables:
+        return MemoryTables(
+            self._minutes,
+            self._hours,
+            self._days,
+            self._rejections,
+            self._daily_users,
+            self._daily_workers,
+            RolledUp(self._rolled_up, self._hours_rolled_up),
+            self._spans,
+            self._counted,
+        )
 
     def open(self) -> Deferred[None]:
         """Make the store ready."""
@@ -113,7 +131,11 @@ class MemoryStats:
             known = self._applied.get(batch.batch_id)
             if known is None:
                 self._applied[batch.batch_id] = (batch.digest, batch.minute)
-                self._positions[batch.batch_id] = batch.position or self._mark.position
+                position = batch.position or self._mark.position
+                self._positions[batch.batch_id] = position
+                self._counted[batch.batch_id] = CountedBatch(
+                    batch.minute, position, int(time.time())
+                )
                 new.append(batch)
             elif known[0] != batch.digest:
                 conflicts.append((batch.batch_id, batch.digest))
@@ -129,6 +151,7 @@ class MemoryStats:
             self._marks.append(self._mark.position)
             self._mark = mark
         self._rejections.update(rejections)
+        self._tables().add_days(fold_days(as_rows(rows), rejections))
         repeated = len(batches) - len(new) - len(conflicts)
         return succeed(Applied(len(new), repeated, conflicts))
 
@@ -270,6 +293,7 @@ class MemoryStats:
                 if not self._minutes[key]:
                     del self._minutes[key]
         self._find_names()
+        self._tables().count_days_again([row for row in rows if row.minute >= self._rolled_up])
         return succeed(self._serial)
 
     def revive(self) -> Deferred[None]:
@@ -286,6 +310,7 @@ class MemoryStats:
         self._rolled_up = max(self._rolled_up, minutes_before // HOUR * HOUR)
         self._spans = {minute: s for minute, s in self._spans.items() if minute >= self._rolled_up}
         moved += _move(self._hours, self._days, hours_before // DAY * DAY, DAY)
+        self._hours_rolled_up = max(self._hours_rolled_up, hours_before // DAY * DAY)
         return succeed(moved)
 
     def forget_batches(self, first: int) -> Deferred[int]:
@@ -298,7 +323,7 @@ class MemoryStats:
         self._forgotten = max(self._forgotten, boundary)
         old = [name for name, position in self._positions.items() if position <= boundary]
         for batch_id in old:
-            del self._positions[batch_id], self._applied[batch_id]
+            del self._positions[batch_id], self._applied[batch_id], self._counted[batch_id]
         return succeed(len(old))
 
     def forget_rejections(self, before: int) -> Deferred[int]:

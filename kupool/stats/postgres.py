@@ -17,8 +17,10 @@ from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejecti
 from kupool.stats import postgres_marks as marks
 from kupool.stats import postgres_snapshot as snapshots
 from kupool.stats import postgres_writes as writes
+from kupool.stats.daily import fold_days
 from kupool.stats.fold import as_rows, fold_rows, roll_ups
 from kupool.stats.positions import spans
+from kupool.stats.postgres_history import PostgresStatsHistory, add_days
 from kupool.stats.postgres_writes import AT, SECONDS, within
 from kupool.stats.snapshot import IVisitor
 from kupool.storage.postgres import PostgresDatabase
@@ -47,6 +49,7 @@ class PostgresStats:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
+        self.history = PostgresStatsHistory(database)
         self._process = uuid4().hex
         self._serial = 0
         self._attempt: _Attempt | None = None
@@ -97,7 +100,7 @@ class PostgresStats:
             return Applied(0, 0, [])
 
         async def work(cursor: Any) -> Applied:
-            applied = await self._count(cursor, batches)
+            applied, rows = await self._count(cursor, batches)
             if mark is not None:
                 await marks.move(cursor, mark)
             await self._settle(cursor)
@@ -109,6 +112,7 @@ class PostgresStats:
                 self._attempt = _Attempt(self._serial, left)
                 await writes.note_flush(cursor, self._process, self._serial)
                 await writes.add_rejections(cursor, left)
+            await add_days(cursor, fold_days(rows, left))
             return applied
 
         applied = await self._database.count(work)
@@ -116,10 +120,15 @@ class PostgresStats:
         self._settled.clear()
         return applied
 
-    async def _count(self, cursor: Any, batches: Sequence[BatchCounts]) -> Applied:
-        """Count the batches that are not counted yet; of batches with the same id, the first."""
+    async def _count(
+        self, cursor: Any, batches: Sequence[BatchCounts]
+    ) -> tuple[Applied, Sequence[MinuteCount]]:
+        """Count the batches that are not counted yet; of batches with the same id, the first.
+
+        Returns also the per-minute rows that were added.
+        """
         if not batches:
-            return Applied(0, 0, [])
+            return Applied(0, 0, []), []
         marked = (await marks.newest(cursor)).position
         firsts: dict[str, BatchCounts] = {}
         for batch in batches:
@@ -137,8 +146,9 @@ class PostgresStats:
         ]
         counted = [firsts[batch_id] for batch_id in new]
         await marks.place(cursor, spans(counted, marked))
-        await writes.add(cursor, await self._fold(counted))
-        return Applied(len(new), len(batches) - len(new) - len(conflicts), conflicts)
+        rows = await self._fold(counted)
+        await writes.add(cursor, rows)
+        return Applied(len(new), len(batches) - len(new) - len(conflicts), conflicts), rows
 
     async def _settle(self, cursor: Any) -> None:
         """Find out what happened to the rejections of the last attempt."""
@@ -349,7 +359,13 @@ class PostgresStats:
     async def _forget_rejections(self, before: int) -> int:
         await self._database.write(writes.forget_flushes)
         key = "username, code, timestamp"
-        return await self._in_chunks(writes.forget, "rejections", key, "timestamp", before=before)
+        forgotten = await self._in_chunks(
+            writes.forget, "rejections", key, "timestamp", before=before
+        )
+        await self._in_chunks(
+            writes.forget, "worker_rejections", f"{key}, worker", "timestamp", before=before
+        )
+        return forgotten
 
     async def _in_chunks(self, work: Callable[..., Awaitable[int]], *of: Any, **named: Any) -> int:
         """Repeat some work in transactions of their own, until little is left to do."""

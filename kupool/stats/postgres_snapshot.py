@@ -11,6 +11,7 @@ from typing import Any
 from kupool.stats import MinuteCount
 from kupool.stats import postgres_marks as marks
 from kupool.stats import postgres_writes as writes
+from kupool.stats.postgres_history import count_days_again
 from kupool.stats.postgres_writes import AT, SECONDS, within
 from kupool.stats.snapshot import ROWS_AT_ONCE, IVisitor, MinuteSpan, Snapshot, Superseded
 
@@ -121,6 +122,7 @@ async def correct(cursor: Any, rows: Sequence[MinuteCount], serial: int) -> int:
         of_table = [row for row in chosen if bool(row.worker) == ("worker" in key)]
         if of_table:
             await _correct(cursor, table, f"{key}, timestamp", of_table)
+    await count_days_again(cursor, chosen)
     return serial + 1
 
 

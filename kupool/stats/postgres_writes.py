@@ -1,12 +1,13 @@
 """Writes to the counts in PostgreSQL; each function uses its caller's transaction.
 
 Several processes may count into the same database. To avoid deadlocks, all of them lock rows in the
-same order: the ids of batches, then minutes, users, workers and rejections, each sorted.
+same order: the ids of batches, then minutes, users, workers, rejections and days, each sorted.
 Maintenance beside them skips rows that are locked.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -89,7 +90,7 @@ async def add(cursor: Any, rows: Sequence[MinuteCount]) -> None:
             "FROM unnest(%s::text[], %s::bigint[], %s::int[]) AS given (username, minute, count) "
             "ON CONFLICT (username, timestamp) DO UPDATE SET "
             "submission_count = kept.submission_count + excluded.submission_count",
-            _columns((row.username, within(row.minute), row.submissions) for row in chunk),
+            columns((row.username, within(row.minute), row.submissions) for row in chunk),
         )
     for chunk in chunks([row for row in rows if row.worker]):
         await cursor.execute(
@@ -100,24 +101,35 @@ async def add(cursor: Any, rows: Sequence[MinuteCount]) -> None:
             "AS given (username, worker, minute, count) "
             "ON CONFLICT (username, worker, timestamp) DO UPDATE SET "
             "submission_count = kept.submission_count + excluded.submission_count",
-            _columns(
+            columns(
                 (row.username, row.worker, within(row.minute), row.submissions) for row in chunk
             ),
         )
 
 
 async def add_rejections(cursor: Any, rejections: Mapping[Rejection, int]) -> None:
-    """Add counts of rejections."""
-    for chunk in chunks(sorted(rejections.items())):
-        await cursor.execute(
-            "INSERT INTO rejections AS kept (username, code, timestamp, rejection_count) "
-            "SELECT username, code, to_timestamp(minute) AT TIME ZONE 'UTC', count "
-            "FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[]) "
-            "AS given (username, code, minute, count) "
-            "ON CONFLICT (username, code, timestamp) DO UPDATE SET "
-            "rejection_count = kept.rejection_count + excluded.rejection_count",
-            _columns((r.username, r.code, within(r.minute), count) for r, count in chunk),
-        )
+    """Add counts of rejections, of users and of those workers that have a name."""
+    users: Counter[Rejection] = Counter()
+    for rejection, count in rejections.items():
+        users[rejection._replace(worker="")] += count
+    workers = [(r, count) for r, count in rejections.items() if r.worker]
+    for table, key, rows in (
+        ("rejections", "username, code, timestamp", sorted(users.items())),
+        ("worker_rejections", "username, code, timestamp, worker", sorted(workers)),
+    ):
+        for chunk in chunks(rows):
+            await cursor.execute(
+                f"INSERT INTO {table} AS kept ({key}, rejection_count) SELECT {key}, count "
+                "FROM (SELECT username, code, to_timestamp(minute) AT TIME ZONE 'UTC' "
+                "AS timestamp, worker, count "
+                "FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::text[], %s::bigint[]) "
+                "AS listed (username, code, minute, worker, count)) AS given "
+                f"ON CONFLICT ({key}) DO UPDATE SET "
+                "rejection_count = kept.rejection_count + excluded.rejection_count",
+                columns(
+                    (r.username, r.code, within(r.minute), r.worker, count) for r, count in chunk
+                ),
+            )
 
 
 async def last_flush(cursor: Any, process: str) -> int:
@@ -156,7 +168,8 @@ async def forget_flushes(cursor: Any) -> int:
     return int(cursor.rowcount)
 
 
-def _columns(rows: Iterator[tuple[object, ...]]) -> list[list[object]]:
+def columns(rows: Iterator[tuple[object, ...]]) -> list[list[object]]:
+    """Return rows, at least one, as the lists that ``unnest`` takes."""
     return [list(column) for column in zip(*rows, strict=True)]
 
 
@@ -182,12 +195,11 @@ async def roll(cursor: Any, table: str, grain: str, into: str, *, before: int) -
     key = KEYS[table]
     unit = into.removeprefix("_")
     await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (TIDY_LOCK,))
-    if not grain:
-        await cursor.execute(
-            f"INSERT INTO rollups AS kept (grain, before) VALUES ('minute', {AT}) "
-            "ON CONFLICT (grain) DO UPDATE SET before = greatest(kept.before, excluded.before)",
-            (within(before),),
-        )
+    await cursor.execute(
+        f"INSERT INTO rollups AS kept (grain, before) VALUES (%s, {AT}) "
+        "ON CONFLICT (grain) DO UPDATE SET before = greatest(kept.before, excluded.before)",
+        ("hour" if grain else "minute", within(before)),
+    )
     await cursor.execute(
         f"WITH old AS (SELECT {key}, timestamp FROM {table}{grain} WHERE timestamp < {AT} "
         f"ORDER BY timestamp, {key} LIMIT %s FOR UPDATE SKIP LOCKED), "

@@ -15,9 +15,11 @@ from kupool.log import Gap, Mark, Plan, StoreState
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
 from kupool.stats import sqlite_positions as positions
 from kupool.stats import sqlite_snapshot as snapshots
+from kupool.stats.daily import fold_days
 from kupool.stats.fold import as_rows, fold_rows, roll_ups
 from kupool.stats.positions import spans
 from kupool.stats.snapshot import IVisitor
+from kupool.stats.sqlite_history import SqliteStatsHistory, add_days
 from kupool.stats.sqlite_times import stamp
 from kupool.storage.database import Database, SqliteConnection
 from kupool.storage.reading import ReadOnlyDatabase
@@ -46,6 +48,7 @@ class SqliteStats:
     ) -> None:
         self._database = database
         self._reader = reader
+        self.history = SqliteStatsHistory(self._read)
 
     def open(self) -> Deferred[None]:
         """Open the file and make its tables."""
@@ -281,6 +284,9 @@ class SqliteStats:
 
         def delete(connection: sqlite3.Connection) -> int:
             statement = "DELETE FROM rejections WHERE timestamp < ?"
+            connection.execute(
+                "DELETE FROM worker_rejections WHERE timestamp < ?", (stamp(before),)
+            )
             return connection.execute(statement, (stamp(before),)).rowcount
 
         return self._database.run(delete, alone=True)
@@ -334,17 +340,41 @@ def _apply(
             ).fetchone()
             if digest != batch.digest:
                 conflicts.append((batch.batch_id, batch.digest))
-    _add(connection, as_rows(fold_rows(new)))
+    rows = as_rows(fold_rows(new))
+    _add(connection, rows)
+    add_days(connection, fold_days(rows, rejections))
     positions.add_spans(connection, spans(new, marked))
     if mark is not None:
         positions.move_mark(connection, mark)
-    connection.executemany(
-        "INSERT INTO rejections (username, code, timestamp, rejection_count) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (username, code, timestamp) DO UPDATE SET "
-        "rejection_count = rejection_count + excluded.rejection_count",
-        ((r.username, r.code, stamp(r.minute), count) for r, count in rejections.items()),
-    )
+    _add_rejections(connection, rejections)
     return Applied(len(new), len(batches) - len(new) - len(conflicts), conflicts)
+
+
+def _add_rejections(connection: sqlite3.Connection, rejections: Mapping[Rejection, int]) -> None:
+    """Add to the rejections of users, and of those workers that have a name."""
+    for table, key, rows in (
+        (
+            "rejections",
+            "username, code, timestamp",
+            [(r.username, r.code, stamp(r.minute), count) for r, count in rejections.items()],
+        ),
+        (
+            "worker_rejections",
+            "username, code, timestamp, worker",
+            [
+                (r.username, r.code, stamp(r.minute), r.worker, count)
+                for r, count in rejections.items()
+                if r.worker
+            ],
+        ),
+    ):
+        marks = ", ".join("?" * (len(key.split(", ")) + 1))
+        connection.executemany(
+            f"INSERT INTO {table} ({key}, rejection_count) VALUES ({marks}) "
+            f"ON CONFLICT ({key}) DO UPDATE SET "
+            "rejection_count = rejection_count + excluded.rejection_count",
+            rows,
+        )
 
 
 def _remember(connection: sqlite3.Connection, batch: BatchCounts, marked: int) -> bool:
@@ -400,11 +430,11 @@ def _roll(connection: sqlite3.Connection, table: str, grain: str, into: str, *, 
         f"(SELECT {key}, timestamp FROM ({chunk}))",
         (stamp(before),),
     ).rowcount
+    connection.execute(
+        "INSERT INTO rollups (grain, before) VALUES (?, ?) ON CONFLICT (grain) "
+        "DO UPDATE SET before = max(before, excluded.before)",
+        ("hour" if grain else "minute", stamp(before)),
+    )
     if not grain:
-        connection.execute(
-            "INSERT INTO rollups (grain, before) VALUES ('minute', ?) ON CONFLICT (grain) "
-            "DO UPDATE SET before = max(before, excluded.before)",
-            (stamp(before),),
-        )
         connection.execute("DELETE FROM counted_minutes WHERE minute < ?", (before,))
     return rolled

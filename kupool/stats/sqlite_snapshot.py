@@ -11,9 +11,10 @@ from kupool.stats import MinuteCount
 from kupool.stats import sqlite_positions as positions
 from kupool.stats.fold import END_OF_TIME
 from kupool.stats.snapshot import ROWS_AT_ONCE, IVisitor, MinuteSpan, Snapshot, Superseded
+from kupool.stats.sqlite_history import count_days_again
 from kupool.stats.sqlite_times import stamp
 from kupool.storage.database import DatabaseUnusable
-from kupool.storage.migrations import available, statements
+from kupool.storage.migrations import FILLS, available, statements
 from kupool.storage.reading import ReadOnlyDatabase
 from kupool.timing.waiting import and_then
 
@@ -156,6 +157,7 @@ def correct(connection: sqlite3.Connection, rows: Sequence[MinuteCount], serial:
         connection.executemany(
             f"DELETE FROM {table} WHERE {matches} AND submission_count = 0", of_table
         )
+    count_days_again(connection, chosen)
     return serial + 1
 
 
@@ -172,13 +174,22 @@ def _of_table(rows: Sequence[MinuteCount], table: str) -> Iterator[dict[str, obj
 
 def revive(connection: sqlite3.Connection) -> None:
     """Create tables again that were dropped, in the caller's transaction."""
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
+    before = connection.execute(tables).fetchall()
+    filling = []
     for _, sql in available("store"):
         for statement in statements(sql):
+            if FILLS.search(statement):
+                filling.append(statement)
+                continue
             try:
                 connection.execute(statement)
             except sqlite3.OperationalError as error:
                 if "duplicate column name" not in str(error):
                     raise
+    if connection.execute(tables).fetchall() != before:
+        for statement in filling:
+            connection.execute(statement)
 
 
 __all__ = ["correct", "revive", "rolled_up_before", "show"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from kupool.stats.fold import END_OF_TIME
 
 
+@lru_cache(maxsize=256)  # the rows of a commit are of a few minutes
 def stamp(seconds: int) -> str:
     """Return seconds since the epoch as the stored TIMESTAMP, in UTC.
 

@@ -24,6 +24,13 @@ _SUBMISSIONS = {
 }
 
 
+#: The statements of a migration that fill the tables of days from the other counts. They may be
+#: executed again.
+FILLS = re.compile(
+    r"^(?:UPDATE|INSERT INTO|DELETE FROM|LOCK TABLE) (?:daily_\w+|rollups)\b", re.MULTILINE
+)
+
+
 class SchemaTooNew(Exception):
     """The database was written by a newer version of KuPool."""
 

@@ -111,6 +111,13 @@ class EventWriter:
         if self._timer is None and not self._writing:
             self._timer = self._clock.callLater(DELAY, self._write)
 
+    def write(self, kind: str, event: Mapping[str, object]) -> Deferred[None]:
+        """Write an event of a type at once; fires when it is written.
+
+        Fails as :meth:`kupool.topics.service.Topics.produce` does.
+        """
+        return Deferred.fromCoroutine(self._produce([self._record(kind, event)], 0))
+
     def _record(self, kind: str, event: Mapping[str, object], key: str = "") -> NewRecord:
         self._serial += 1
         at = int(self._wall() * 1000)

@@ -23,6 +23,7 @@ from kupool.permissions.offered import OFFERED, Offered
 from kupool.permissions.roles import ADMIN, ANONYMOUS, OPERATOR, includes
 from kupool.permissions.table import PermissionTable
 from kupool.web.answers import MAX_BODY, ApiError, ApiResource, Handler, header
+from kupool.web.audit import AuditTrail, Change
 from kupool.web.control import KnownHosts, host_of
 from kupool.web.upgrade import Origins
 
@@ -48,7 +49,7 @@ class WebAccess:
     ``secrets`` are bearer tokens that stand for somebody, such as the secret of this machine.
     ``proxies`` may name the client's address in a header. Without ``logins`` there are no logins;
     without ``tokens`` no signed token is accepted. With ``local``, requests from this machine may
-    read without credentials.
+    read without credentials. ``trail`` is told of each change.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class WebAccess:
         proxies: Container[str] = (),
         permissions: PermissionTable | None = None,
         local: bool = True,
+        trail: AuditTrail | None = None,
     ) -> None:
         self.hosts = hosts
+        self._trail = trail
         self._pages = Origins((), hosts)
         self._permissions = permissions or PermissionTable()
         self.logins = logins
@@ -84,6 +87,7 @@ class WebAccess:
             proxies=self._proxies,
             permissions=self._permissions,
             local=False,
+            trail=self._trail,
         )
 
     def resource(
@@ -100,13 +104,17 @@ class WebAccess:
         )
 
     def _guarded(self, path: str, method: bytes, handler: Handler) -> Handler:
-        if OFFERED[method.decode(), path].open:
+        route, trail = OFFERED[method.decode(), path], self._trail
+        if route.open:
             return handler
 
         async def guarded(request: Request) -> object:
             self.require_page(request)
-            await self.authorize(request, path)
-            return await handler(request)
+            identity = await self.authorize(request, path)
+            if not route.audit or trail is None:
+                return await handler(request)
+            by = identity.user or identity.role
+            return await trail.run(Change(route.audit, by, self.peer(request)), handler, request)
 
         return guarded
 

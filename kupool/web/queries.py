@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -53,12 +53,32 @@ class Query(NamedTuple):
     limit: int
 
 
+def single(args: Mapping[bytes, Sequence[bytes]], known: Collection[str]) -> dict[str, str]:
+    """Return the parameters of a query, each given once.
+
+    Raises :class:`ApiError` that names the wrong parameter.
+    """
+    given = {}
+    for raw, values in args.items():
+        name = raw.decode(errors="replace")
+        if name not in known:
+            expected = ", ".join(sorted(known))
+            raise ApiError(400, f"{name:.40}: unknown parameter, expected {expected}")
+        if len(values) != 1:
+            raise ApiError(400, f"{name}: given more than once")
+        try:
+            given[name] = values[0].decode()
+        except UnicodeDecodeError:
+            raise ApiError(400, f"{name}: is not UTF-8") from None
+    return given
+
+
 def parse_query(args: Mapping[bytes, Sequence[bytes]], now: float) -> Query:
     """Return the query in a query string; ``now`` is in seconds since the epoch.
 
     Raises :class:`ApiError` that names the wrong parameter.
     """
-    given = _single(args)
+    given = single(args, _PARAMETERS)
     username = given.get("username", "")
     if "username" in given and not valid_username(username):
         raise ApiError(400, "username: must be 1 to 255 characters, none of them control ones")
@@ -67,25 +87,9 @@ def parse_query(args: Mapping[bytes, Sequence[bytes]], now: float) -> Query:
         if minute is not None and other in given:
             raise ApiError(400, f"{other}: cannot be combined with minute")
     start, end = _range(given, now)
-    top = _number("top", given.get("top"), DEFAULT_TOP, MAX_TOP)
-    limit = _number("limit", given.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
+    top = parse_number("top", given.get("top"), DEFAULT_TOP, MAX_TOP)
+    limit = parse_number("limit", given.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
     return Query(username, minute, start, end, top, limit)
-
-
-def _single(args: Mapping[bytes, Sequence[bytes]]) -> dict[str, str]:
-    given = {}
-    for raw, values in args.items():
-        name = raw.decode(errors="replace")
-        if name not in _PARAMETERS:
-            known = ", ".join(sorted(_PARAMETERS))
-            raise ApiError(400, f"{name}: unknown parameter, expected {known}")
-        if len(values) != 1:
-            raise ApiError(400, f"{name}: given more than once")
-        try:
-            given[name] = values[0].decode()
-        except UnicodeDecodeError:
-            raise ApiError(400, f"{name}: is not UTF-8") from None
-    return given
 
 
 def _range(given: Mapping[str, str], now: float) -> tuple[int, int]:
@@ -102,11 +106,12 @@ def _range(given: Mapping[str, str], now: float) -> tuple[int, int]:
     return max(0, start), end
 
 
-def _number(name: str, text: str | None, default: int, most: int) -> int:
+def parse_number(name: str, text: str | None, default: int, most: int, *, least: int = 1) -> int:
+    """Return a whole number, the ``default`` if there is no text; raises :class:`ApiError`."""
     if text is None:
         return default
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= most:
-        raise ApiError(400, f"{name}: must be a whole number from 1 to {most}")
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        raise ApiError(400, f"{name}: must be a whole number from {least} to {most}")
     return int(text)
 
 
@@ -152,8 +157,10 @@ __all__ = [
     "MAX_TOP",
     "MINUTE",
     "Query",
+    "parse_number",
     "parse_query",
     "parse_time",
     "show_moment",
     "show_time",
+    "single",
 ]

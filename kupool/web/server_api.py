@@ -97,7 +97,7 @@ class ServerApiRoutes:
 
 
 class _Route(ApiResource):
-    """The route of a method, and perhaps of another resource for requests without a key."""
+    """The route of a method, and of what another resource does without a key."""
 
     def __init__(
         self, routes: ServerApiRoutes, method: str, most_body: int, other: ApiResource | None
@@ -110,10 +110,18 @@ class _Route(ApiResource):
         # Those that there are not have routes to say so.
         self.listed = method not in ABSENT_METHODS
 
+    @property
+    def methods(self) -> list[str]:
+        """The methods that are allowed, those of the other resource included."""
+        others = () if self._other is None else self._other.methods
+        return sorted({*super().methods, *others})
+
     def render(self, request: Any) -> int:
         """Answer a request."""
-        if self._other is not None and given_key(request) is None:
-            return self._other.render(request)
+        other = self._other
+        method = request.method.decode(errors="replace")
+        if other is not None and given_key(request) is None and method in other.methods:
+            return other.render(request)
         return super().render(request)
 
 

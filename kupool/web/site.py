@@ -36,6 +36,7 @@ from kupool.web.centrifuge_clients import CentrifugeClients
 from kupool.web.centrifuge_routes import centrifuge_routes
 from kupool.web.control import JobControl, KnownHosts
 from kupool.web.crowd import Crowd, HttpLimits, RequestPlace
+from kupool.web.pages import DASHBOARD_PATH, DashboardPages, RootPage, StaticFiles
 from kupool.web.queries import show_time
 from kupool.web.statistics import Statistics
 from kupool.web.upgrade import PATH, Elsewhere, HandsOver, Origins, Upgrade, wants_websocket
@@ -344,13 +345,6 @@ class _Status:
         return {**status._asdict(), "since": show_time(status.since)}
 
 
-class _Root(ApiResource):
-    """``/``, and every path without a route."""
-
-    def getChild(self, path: bytes, request: Any) -> IResource:
-        return self if path == b"" and not request.postpath else NotFound()
-
-
 def make_site(
     reactor: Any,
     source: IStatusSource,
@@ -377,7 +371,9 @@ def make_site(
     refusals = Refusals(reactor)
     crowd = Crowd(reactor, limits, refusals)
     status, statistics = _Status(reactor, source), Statistics(reactor, source, stats, wall)
+    pages = DashboardPages(StaticFiles())
     routes: dict[str, ApiResource] = {
+        DASHBOARD_PATH: pages,
         **_routes(reactor, source, status, statistics, access=access),
         **(more or {}),
     }
@@ -398,7 +394,7 @@ def make_site(
         routes.update(centrifuge_routes(centrifuge, sockets, access, origins))
     return ApiSite(
         reactor,
-        _root(routes),
+        _root(routes, pages),
         request_timeout=limits.request_timeout,
         crowd=crowd,
         refusals=refusals,
@@ -436,8 +432,8 @@ def _routes(
     return {path: access.resource(path, {method: handler}) for path, method, handler in table}
 
 
-def _root(routes: dict[str, ApiResource]) -> ApiResource:
-    """Return the root resource, with the routes at their paths."""
+def _root(routes: dict[str, ApiResource], pages: DashboardPages) -> ApiResource:
+    """Return the root resource, with the routes at their paths, and the page for browsers."""
 
     async def index(request: Request) -> object:
         listed = [
@@ -447,7 +443,7 @@ def _root(routes: dict[str, ApiResource]) -> ApiResource:
         ]
         return {"name": "kupool", "version": __version__, "routes": listed}
 
-    root = _Root({b"GET": index})
+    root = RootPage({b"GET": index}, pages.page)
     for path, route in routes.items():
         *folders, name = path.strip("/").split("/")
         parent: Any = root

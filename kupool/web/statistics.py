@@ -146,7 +146,7 @@ class Statistics:
             answer["workers_left_out"] = 0
             if len(rows) >= query.limit:
                 answer["workers_left_out"] = await stats.names(start, end, user) - len(rows)
-            answer["rejections"] = _by_text(await stats.rejection_codes(start, end, user))
+            answer["rejections"] = by_text(await stats.rejection_codes(start, end, user))
         return answer
 
     async def _everyone(self, query: Query) -> object:
@@ -175,7 +175,7 @@ class Statistics:
         answer["top_left_out"] = 0
         if len(top) >= query.top:
             answer["top_left_out"] = await stats.names(start, end) - len(top)
-        answer["rejections"] = _by_text(await stats.rejection_codes(start, end))
+        answer["rejections"] = by_text(await stats.rejection_codes(start, end))
         return answer
 
     async def _span(self, query: Query) -> dict[str, object]:
@@ -199,7 +199,7 @@ def _own(query: Query, request: Any) -> Query:
     return query
 
 
-def _by_text(rows: Iterable[tuple[int, int]]) -> dict[str, int]:
+def by_text(rows: Iterable[tuple[int, int]]) -> dict[str, int]:
     """Add up rejections by the text of their error, the most frequent first."""
     found: Counter[str] = Counter()
     for code, count in rows:
@@ -207,4 +207,4 @@ def _by_text(rows: Iterable[tuple[int, int]]) -> dict[str, int]:
     return dict(found.most_common())
 
 
-__all__ = ["TOTAL_AGE", "Shared", "Statistics"]
+__all__ = ["TOTAL_AGE", "Shared", "Statistics", "by_text"]

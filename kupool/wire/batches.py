@@ -24,12 +24,13 @@ VERSION = 1
 class Rejection(NamedTuple):
     """The key under which a rejected submission is counted; ``code`` is its error's code.
 
-    ``minute`` is the UTC minute, in seconds since the epoch.
+    ``username`` is without the worker, and ``minute`` the UTC minute, in seconds since the epoch.
     """
 
     username: str
     code: int
     minute: int
+    worker: str = ""
 
 
 class Batch(msgspec.Struct, gc=False, omit_defaults=True):

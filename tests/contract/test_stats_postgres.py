@@ -163,6 +163,8 @@ class PostgresStatsTests(StatsContract, TestCase):
                 "log_marks",
                 "rejection_flushes",
                 "rejections",
+                "daily_users",
+                "daily_workers",
             ],
         )
         self.assertEqual([s for s in statements if s.startswith(("CREATE", "ALTER"))], [])

@@ -212,6 +212,7 @@ class PoolBench:
             logins=self.logins,
             names=names,
             permissions=permissions,
+            wall=self.wall,
         )
         self.manager = ConnectionManager(self.clock, self.pool, ServerSettings(**server))
         self.manager.start()

@@ -23,7 +23,7 @@ print(kupool.__file__)
 """
 
 #: What is installed beside the modules.
-_DATA = ("*.sql", "py.typed")
+_DATA = ("*.sql", "py.typed", "*.html", "*.css", "*.js")
 
 
 class PackageTests(SynchronousTestCase):

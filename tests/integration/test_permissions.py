@@ -33,6 +33,7 @@ HOST = "pool.example.com"
 #: The least role of each route. A route that the daemon has and that is not here fails the test.
 ROUTES = {
     ("GET", "/"): "anonymous",
+    ("GET", "/dashboard"): "anonymous",
     ("GET", "/health"): "anonymous",
     ("GET", "/ready"): "anonymous",
     ("GET", "/ws"): "anonymous",
@@ -41,11 +42,24 @@ ROUTES = {
     ("POST", "/api/refresh"): "worker",
     ("GET", "/api/me"): "anonymous",
     ("GET", "/stats"): "operator",  # by a rule; a worker's by default
+    **{
+        ("GET", f"/api/{name}"): "worker"
+        for name in ("history", "workers", "rank", "submissions", "trace")
+    },
     ("GET", "/shutdown/status"): "operator",
     ("POST", "/jobs/rotate"): "operator",
     ("POST", "/jobs/interval"): "admin",  # by a rule
     ("GET", "/bans"): "worker",  # by a rule
     ("POST", "/bans/lift"): "operator",
+    # A worker sees only what is theirs: see tests/integration/test_daemon_activity.py.
+    ("GET", "/api/sessions"): "worker",
+    ("GET", "/api/sessions/ended"): "worker",
+    ("GET", "/api/users"): "worker",
+    ("GET", "/api/requests"): "operator",
+    ("GET", "/api/overview"): "operator",
+    ("GET", "/api/audit"): "operator",
+    ("POST", "/api/sessions/close"): "operator",
+    ("POST", "/api/bans/add"): "operator",
     ("POST", "/bus/publish"): "operator",
     ("GET", "/bus/publish"): "operator",
     ("OPTIONS", "/bus/publish"): "anonymous",
@@ -57,6 +71,8 @@ ROUTES = {
     ("OPTIONS", "/events"): "anonymous",
     ("POST", "/api/live/interval"): "operator",
     ("GET", "/api/live/status"): "operator",
+    ("GET", "/api/limits"): "operator",
+    ("GET", "/api/rooms"): "operator",
     # Without an API key; see tests/sdk/test_server_api.py.
     **{("POST", f"/api/{name}"): "admin" for name in LIVE_METHODS},
     # What clients of the Centrifuge protocol may do their tokens and the table of channels say.
@@ -212,7 +228,7 @@ class PermissionTests(SynchronousTestCase):
         """Who sends one is told so, also where nobody would need one; what is open stays open."""
         good = self.signed("admin", 60)
         head, body, signature = good.split(".")
-        opened = ("/", "/health", "/ready", "/ws", "/api/login", "/api/logout")
+        opened = ("/", "/dashboard", "/health", "/ready", "/ws", "/api/login", "/api/logout")
         for (method, path), _ in ROUTES.items():
             of_centrifuge = path.startswith(("/connection/", "/emulation"))
             is_open = path in opened or method == "OPTIONS" or of_centrifuge

@@ -61,7 +61,15 @@ class TopicsFolderTests(SynchronousTestCase):
         self.assertEqual(daemon.stop(), 0)
         self.assertLessEqual(
             {path.name for path in self.data.iterdir()},
-            {"clean", "http-secret", "live-api-key", "lock", "token-keys.json", "topics.sqlite"},
+            {
+                "activity.sqlite",
+                "clean",
+                "http-secret",
+                "live-api-key",
+                "lock",
+                "token-keys.json",
+                "topics.sqlite",
+            },
         )
 
     def opened(self, pid: int) -> list[Path]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any
 
+from playwright.sync_api import Browser, sync_playwright
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.servers.services import required
 
+#: The names of the program, the smallest first; etc/setup/install-services.sh has the same ones.
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
+#: Root may not use the browser's sandbox; and no service of its maker is called.
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
 #: Seconds after which a browser that does not answer fails the test.
 PATIENCE = 60.0
@@ -35,7 +37,7 @@ class PageServer:
         server = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version: ClassVar[str] = "HTTP/1.0"
+            protocol_version = "HTTP/1.0"
 
             def do_GET(self) -> None:
                 self.answer(server.page if self.path == "/" else server.files.get(self.path, b""))
@@ -63,36 +65,36 @@ class PageServer:
         self._server.server_close()
 
 
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run the browser that the machine has; raises SkipTest where there is none.
+
+    Playwright drives it. Leave it before anything else of the same thread uses asyncio: as long
+    as the browser is there, Playwright runs a loop of that.
+    """
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with required():
+        if program is None:
+            raise SkipTest(f"none of {', '.join(BROWSERS)} is installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program, args=list(FLAGS), timeout=PATIENCE * 1000
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
 class ChromiumCase(SynchronousTestCase):
     """A test with a browser."""
 
     def browse(self, url: str, until: Callable[[], bool]) -> None:
         """Show a page in a browser until something has come of it."""
-        program = next(filter(None, map(shutil.which, BROWSERS)), None)
-        with required():
-            if program is None:
-                raise SkipTest(f"none of {', '.join(BROWSERS)} is installed")
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-            browser = subprocess.Popen(
-                [
-                    program,
-                    "--headless",
-                    "--no-sandbox",
-                    "--disable-gpu",
-                    "--disable-background-networking",
-                    "--remote-debugging-port=0",
-                    f"--user-data-dir={profile}/profile",
-                    url,
-                ],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            try:
-                self.assertTrue(until(), "the page reported nothing")
-            finally:
-                os.killpg(browser.pid, signal.SIGKILL)  # the program may be a script
-                browser.wait(PATIENCE)
+        with chromium() as browser:
+            browser.new_page().goto(url)
+            if not until():
+                raise AssertionError("the page reported nothing")
 
 
-__all__ = ["PATIENCE", "ChromiumCase", "PageServer"]
+__all__ = ["PATIENCE", "ChromiumCase", "PageServer", "chromium"]

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, execute
 from kupool.storage.database import DatabaseUnusable
 from kupool.storage.migrations import (
     EXPECTED_SUBMISSIONS,
+    FILLS,
     SchemaTooNew,
     available,
     statements,
@@ -192,6 +193,9 @@ TABLES = (
     "worker_submissions_hour",
     "worker_submissions_day",
     "rejections",
+    "worker_rejections",
+    "daily_users",
+    "daily_workers",
     "rejection_flushes",
     "applied_batches",
     "job_history",
@@ -227,7 +231,7 @@ async def revive(cursor: Any, schema: str) -> None:
         return
     for _, sql in available(schema):
         for statement in statements(sql):
-            if _table(statement) in dropped:
+            if _table(statement) in dropped or FILLS.search(statement):
                 await cursor.execute(statement)
 
 

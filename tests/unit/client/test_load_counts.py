@@ -2,39 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.client.histogram import Histogram
 from kupool.client.load_counts import MAX_JOBS, Spread
-
-
-class HistogramTests(SynchronousTestCase):
-    """K-66: latencies are known to about 3 % whatever their number."""
-
-    def test_empty(self) -> None:
-        histogram = Histogram()
-        self.assertEqual((histogram.quantile(0.5), histogram.largest), (0.0, 0.0))
-
-    @given(
-        st.lists(st.floats(0, 1000), min_size=1, max_size=200),
-        st.sampled_from([0.5, 0.9, 0.99, 1.0]),
-    )
-    def test_quantiles(self, values: list[float], part: float) -> None:
-        """K-66: a quantile is that of the sorted values, within a bucket."""
-        histogram = Histogram()
-        for value in values:
-            histogram.add(value)
-        ordered = sorted(values)
-        index = max(0, -(-len(ordered) * int(part * 100) // 100) - 1)
-        true = ordered[index]
-        found = histogram.quantile(part)
-        self.assertLessEqual(found, histogram.largest)
-        self.assertGreaterEqual(found, true - 1e-6 if true < histogram.largest else true)
-        self.assertLessEqual(found, true * (1 + 1 / 32) + 2e-6)
-        self.assertEqual(histogram.largest, ordered[-1])
-        self.assertEqual(histogram.total, len(values))
 
 
 class SpreadTests(SynchronousTestCase):

@@ -39,7 +39,7 @@ class TopicEventsTests(SynchronousTestCase):
         told = Told()
         events = TopicEvents(told, lambda: 5.0)  # type: ignore[arg-type]
         verifyObject(IEvents, events)
-        session = Session("alice.rig", "user")
+        session = Session("alice.rig", "user", peer="192.0.2.1:5", since=3.5)
         events.job(SavedJob(7, "ab", 3.0))
         events.opened(session, "192.0.2.1:5")
         events.closed(session, "x" * 1000)
@@ -51,7 +51,11 @@ class TopicEventsTests(SynchronousTestCase):
             [
                 ("job", {"job_id": 7, "server_nonce": "ab", "at": 3000}, ""),
                 ("session.opened", {**same, "peer": "192.0.2.1:5"}, "alice.rig"),
-                ("session.closed", {**same, "reason": "x" * LONGEST}, "alice.rig"),
+                (
+                    "session.closed",
+                    {**same, "reason": "x" * LONGEST, "peer": "192.0.2.1:5", "since": 3500},
+                    "alice.rig",
+                ),
             ],
         )
 

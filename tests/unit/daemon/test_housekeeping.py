@@ -50,6 +50,9 @@ class _Parts:
         #: When topics were looked at, on the retention clock.
         self.topics = SimpleNamespace(cleanup=SimpleNamespace(look=lambda now: self.at.append(now)))
         self.at: list[float] = []
+        #: Sessions that have ended; the look at them is seen in ``summed``.
+        self.activity = SimpleNamespace(look=self._sum)
+        self.summed = 0
         answers = self.log.answers
         answers["retention_time"] = succeed(None)
         answers["state"] = succeed(StoreState(None, Mark(8), 0, True))
@@ -58,6 +61,9 @@ class _Parts:
 
     def _look(self) -> None:
         self.looked += 1
+
+    def _sum(self) -> None:
+        self.summed += 1
 
 
 #: What is done each second, and each minute.
@@ -113,7 +119,7 @@ class HousekeepingTests(SynchronousTestCase):
         files that may have been moved are looked after.
         """
         self.clock.pump([1.0] * 3)
-        self.assertEqual(self.parts.looked, 3)
+        self.assertEqual((self.parts.looked, self.parts.summed), (3, 3))
         self.assertEqual(self.parts.at, [NOW + 1, NOW + 2, NOW + 3])
         self.assertEqual(self.part.taken(), [("relieve",), ("save_again",), ("look",)] * 3)
         self.successResultOf(self.stop())

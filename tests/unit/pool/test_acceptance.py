@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import DUPLICATE, UNAVAILABLE
 from kupool.log import LogUnavailable
-from kupool.pool.acceptance import BatchSettings
+from kupool.pool.acceptance import SAMPLE, BatchSettings
 from kupool.settings.declaration import SubmissionSettings
 from kupool.timing.buckets import Bucket
 from kupool.wire.batches import Batch, decode_batch
@@ -538,3 +538,49 @@ class SettlingTests(AcceptanceCase):
 
     def test_nothing_to_settle(self) -> None:
         self.assertIsNone(self.acceptance.settle())
+
+
+class AnswerTimeTests(AcceptanceCase):
+    """Issue 18, build 2: the time until the answer is measured now and then, not each time."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.times: list[float] = []
+        self.acceptance.answered = self.times.append
+
+    def batch(self, nonce: str, seconds: float, error: Exception | None = None) -> None:
+        """Submit, and let the log take its time."""
+        self.add(1, nonce)
+        self.acceptance.flush()
+        self.clock.advance(seconds)
+        self.log.decide(error)
+
+    def test_one_batch_of_a_moment(self) -> None:
+        for number in range(5):
+            self.batch(f"a{number}", SAMPLE / 4)
+        self.assertEqual(len(self.times), 2)
+
+    def test_slow_batches_are_not_missed(self) -> None:
+        """Issue 18, build 2: while the log is slow, others begin and are measured as well."""
+        for number in range(3):
+            self.add(1, f"a{number}")
+            self.acceptance.flush()
+            self.clock.advance(SAMPLE)
+        for _ in range(3):
+            self.log.decide()
+        for found, expected in zip(self.times, (3, 2, 1), strict=True):
+            self.assertApproximates(found, expected * SAMPLE, 1e-9)
+
+    def test_failed_batches_are_not_answers(self) -> None:
+        self.batch("a", 1.0, LogUnavailable("no disk"))
+        self.assertEqual(self.times, [])
+
+    def test_counts_of_the_session(self) -> None:
+        """A-53: what was not stored was rejected."""
+        self.batch("a", 1.0)
+        self.batch("b", 1.0, LogUnavailable("no disk"))
+        session = self.peer.context
+        self.assertEqual((session.accepted, session.rejected), (1, 1))
+        self.assertIs(self.acceptance.undecided, False)
+        self.add(1, "c")
+        self.assertIs(self.acceptance.undecided, True)

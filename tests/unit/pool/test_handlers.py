@@ -692,7 +692,12 @@ class TallyTests(Case):
         taken = self.bench.acceptance.rejections.take()
         minute = int(WALL)
         self.assertEqual(
-            dict(taken), {Rejection("alice", 27, minute): 2, Rejection("alice", 22, minute): 1}
+            dict(taken),
+            {
+                Rejection("alice", 27, minute): 1,
+                Rejection("alice", 27, minute, "rig2"): 1,
+                Rejection("alice", 22, minute, "rig2"): 1,
+            },
         )
 
     def test_bounded(self) -> None:

@@ -50,6 +50,25 @@ class MinuteTests(SynchronousTestCase):
         self.assertEqual((len(tally), tally.take()), (0, {}))
 
 
+class WorkerTests(SynchronousTestCase):
+    """Issue 18, build 4: rejections are counted for the worker, too."""
+
+    def test_names_with_a_worker(self) -> None:
+        tally = RejectionTally(lambda: WALL)
+        for name in ("ann.rig1", "ann.rig1", "ann.rig2", "ann", ".x"):
+            tally.add(name, DUPLICATE, 0.0)
+        minute = int(WALL)
+        self.assertEqual(
+            dict(tally.take()),
+            {
+                Rejection("ann", 22, minute, "rig1"): 2,
+                Rejection("ann", 22, minute, "rig2"): 1,
+                Rejection("ann", 22, minute): 1,
+                Rejection(".x", 22, minute): 1,
+            },
+        )
+
+
 class BoundTests(SynchronousTestCase):
     """K-75: so many are counted by name until they are taken; the rest under no name."""
 

@@ -53,6 +53,14 @@ class EventWriterTests(SynchronousTestCase):
     def mend_engine(self) -> None:
         self.patch(self.engine, "append", type(self.engine).append.__get__(self.engine))
 
+    def test_an_event_that_somebody_waits_for(self) -> None:
+        """Issue 18, build 7: it is written at once, or it is told that it is not."""
+        self.writer.tell("a", {})
+        self.successResultOf(self.writer.write("b", {"x": 1}))
+        self.assertEqual(self.read(), [{"type": "b", "id": "i-2", "at": 0, "x": 1}])
+        self.break_engine()
+        self.failureResultOf(self.writer.write("c", {}), TopicsUnavailable)
+
     def test_events_of_a_moment_are_one_batch(self) -> None:
         self.writer.tell("a", {"x": 1})
         self.clock.advance(DELAY / 2)

@@ -83,6 +83,7 @@ class StateTests(RouteTestCase):
         self.assertEqual(
             listed,
             {
+                "/dashboard": ["GET", "HEAD"],
                 "/health": ["GET", "HEAD"],
                 "/ready": ["GET", "HEAD"],
                 "/stats": ["GET", "HEAD"],

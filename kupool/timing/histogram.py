@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 #: Number of buckets between two powers of two, so the relative error is at most 1/32.
 _PARTS = 32
 _BITS = 5
@@ -30,6 +32,23 @@ class Histogram:
         self.total += 1
         if seconds > self.largest:
             self.largest = seconds
+
+    def counts(self) -> dict[int, int]:
+        """Return the counts that are not 0, by the number of their bucket, for :meth:`restored`."""
+        return {index: count for index, count in enumerate(self._counts) if count}
+
+    @classmethod
+    def restored(cls, counts: Mapping[int, int], largest: float) -> Histogram:
+        """Return the histogram of which these are the ``counts`` and the longest duration.
+
+        Raises :class:`IndexError` for a bucket that there is not.
+        """
+        made = cls()
+        for index, count in counts.items():
+            made._counts[index] += count
+            made.total += count
+        made.largest = largest
+        return made
 
     def quantile(self, part: float) -> float:
         """Return the seconds that a fraction ``part`` (0 to 1) of the durations did not exceed.

@@ -1,0 +1,1 @@
+"""What clients do and did: who is connected, what they asked, and how their sessions ended."""
