@@ -21,7 +21,7 @@ import { t } from "./i18n.js";
  * @property {string} [link] makes the address of a point: `{at}` is its time
  */
 
-const [TOP, RIGHT, BOTTOM, LEFT] = [8, 8, 22, 44];
+const [TOP, RIGHT, BOTTOM, LEFT] = [8, 8, 22, 52];
 const HOUR = 3_600_000;
 
 /**
