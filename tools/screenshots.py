@@ -3,11 +3,12 @@
     python -m tools.screenshots FOLDER
     python -m tools.screenshots FOLDER --hours 24 --readme docs/dashboard.png
 
-Each page is taken in both themes and both languages, on a wide screen and on phones, of a daemon with
-accounts and workers that submit meanwhile; with ``--hours`` these have been there for so long
-already, by a clock that is set forward, which takes 2 s for each half hour. Pictures in Chinese need
-a font that has it. Then it measures how soon a submission is on the page. It fails if a page has an
-error in its console, is wider than the window, or shuts people out in a way that axe-core knows.
+Each page is taken in both themes and both languages, on a wide screen and on phones, of a daemon
+with accounts and workers that submit meanwhile. With ``--hours`` these have been there for so long
+already, by a clock that is set forward, which takes 2 s for each half hour. Pictures in Chinese
+need a font that has it. Then it measures how soon a submission is on the page. It fails if a page
+has an error in its console, is wider than the window, or shuts people out in a way that axe-core
+knows.
 """
 
 from __future__ import annotations
