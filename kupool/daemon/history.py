@@ -9,11 +9,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from kupool.daemon.files import topics_kind
-from kupool.daemon.live_channels import channels_of
 from kupool.pool.online import OnlineWorkers
 from kupool.pool.pool import Pool
 from kupool.settings import Settings
-from kupool.topics.submissions import SUBMISSIONS
 from kupool.web.access import WebAccess
 from kupool.web.answers import ApiResource
 from kupool.web.downloads import Downloads
@@ -83,9 +81,12 @@ def pushes(settings: Settings, username: str, *, bus: bool) -> str:
     """Say who is told of an accepted submission of a full name, if they listen."""
     told = []
     if settings.live.offered == "on":
+        # Not imported where live channels are off, so that the start takes no longer for them.
+        from kupool.daemon.live_channels import channels_of
+
         told += [f"subscribers of the channel {channel}" for channel in channels_of(username)]
     if topics_kind(settings) != "off":
-        told.append(f"readers of the topic {SUBMISSIONS}")
+        told.append("readers of the topic submissions")
     if bus:
         told.append("subscribers on the bus")
     if not told:

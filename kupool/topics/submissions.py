@@ -27,10 +27,7 @@ from kupool.topics.records import Record
 from kupool.topics.routed import ITopicSource
 from kupool.topics.settings import TopicSettings
 from kupool.wire.batches import PoisonBatch, decode_batch
-from kupool.wire.submissions import logged_of
-
-#: The offsets of one entry of the log.
-PER_ENTRY = 65_536
+from kupool.wire.submissions import PER_ENTRY, logged_of
 
 #: How many times as large as an entry its records are: each names the batch and its fields again.
 LARGER = 4

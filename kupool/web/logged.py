@@ -14,11 +14,10 @@ from kupool.stats import IStatsStore
 from kupool.stats.positions import NOWHERE, Span
 from kupool.storage.database import DatabaseClosed, DatabaseUnusable
 from kupool.timing.chunks import Breaks
-from kupool.topics.submissions import PER_ENTRY
 from kupool.web.answers import ApiError
 from kupool.wire.batches import Batch, PoisonBatch, decode_batch
 from kupool.wire.messages import split_username
-from kupool.wire.submissions import LoggedSubmission, logged_of
+from kupool.wire.submissions import PER_ENTRY, LoggedSubmission, logged_of
 
 #: Bytes of the log that are read at once.
 READ_BYTES = 256 * 1024

@@ -8,6 +8,9 @@ import msgspec
 
 from kupool.wire.batches import Batch
 
+#: The offsets of one entry of the log.
+PER_ENTRY = 65_536
+
 
 class Accepted(msgspec.Struct, gc=False):
     """An accepted submission; ``id`` is the id of its batch in the log, ``/``, and its index."""
@@ -55,4 +58,4 @@ def logged_of(batch: Batch) -> Iterator[LoggedSubmission]:
         )
 
 
-__all__ = ["Accepted", "LoggedSubmission", "accepted_of", "logged_of"]
+__all__ = ["PER_ENTRY", "Accepted", "LoggedSubmission", "accepted_of", "logged_of"]

@@ -394,9 +394,9 @@ class LimitTests(HostileCase):
         """K-87: accept() that fails neither ends the daemon nor makes it spin."""
         with self.serving() as daemon:
             # After the start: it takes no more clients than the limit at its start leaves room for.
-            resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (64, 64))
+            resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (80, 80))
             crowd = [self._connect(daemon) for _ in range(100)]
-            self.assertTrue(wait_until(lambda: descriptors(daemon) >= 60))
+            self.assertTrue(wait_until(lambda: descriptors(daemon) >= 76))
             time.sleep(0.5)
             before = cpu(daemon)
             time.sleep(2.0)
@@ -405,7 +405,7 @@ class LimitTests(HostileCase):
             self.assertIsNone(daemon.process.poll() if daemon.process else 1)
             for sock in crowd:
                 sock.close()
-            self.assertTrue(wait_until(lambda: descriptors(daemon) < 40))
+            self.assertTrue(wait_until(lambda: descriptors(daemon) < 56))
             late = LineClient(daemon, timeout=30)
             self.assertIs(True, late.submit(late.authorize("late"), "1")["result"])
             late.close()

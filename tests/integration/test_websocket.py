@@ -188,7 +188,7 @@ class HeldTests(WebSocketTestCase):
     async def test_messages_behind_authorize_wait_for_it(self) -> None:
         client = await self.open()
         checks: list[Deferred[str]] = []
-        greeting = self.house.pool._greeting
+        greeting = self.house.pool.greeting
 
         async def allowed(user: str, password: str | None) -> str:
             checks.append(Deferred())
